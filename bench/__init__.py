@@ -1,0 +1,1 @@
+"""Holds every engine to account: parity with the eager network, latency, and the record of both."""

@@ -1,0 +1,69 @@
+"""The reference every engine is compared with: the eager FP32 network, on photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gconet.runtime.bundle import describe_file
+from gconet.runtime.errors import CheckpointError
+from gconet.runtime.manifest import Manifest
+from gconet.runtime.photos import find_groups, read_photo
+from gconet.runtime.preprocess import FloatArray, Photo
+from gconet.train.checkpoint import load_checkpoint, random_checkpoint
+from gconet.train.model import GCoNet
+
+EXAMPLES = Path(__file__).parent / "examples" / "images"
+BLOCK = 8  # photos encoded or decoded at a time: bounds memory, changes no photo's arithmetic
+
+
+def reference_network(manifest: Manifest, checkpoint: str | os.PathLike[str] | None) -> GCoNet:
+    """The network a bundle was built from.
+
+    Parameters
+    ----------
+    checkpoint : the file it was built from; not needed for a bundle of seeded random weights.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or is another one than the bundle's.
+    """
+    built_from = manifest.checkpoint
+    if checkpoint is None:
+        if "random_seed" in built_from:
+            return random_checkpoint(int(built_from["random_seed"])).network()
+        raise CheckpointError(f"the bundle was built from {built_from['provenance']}: name the file with --checkpoint")
+    model = load_checkpoint(checkpoint)
+    if describe_file(Path(checkpoint)).sha256 != built_from.get("sha256"):
+        raise CheckpointError(f"{checkpoint} is not the checkpoint this bundle was built from (SHA-256 differs)")
+    return model
+
+
+def eager_maps(model: GCoNet, images: FloatArray) -> FloatArray:
+    """Maps (N, 1, S, S) of one group of network inputs (N, 3, S, S), in blocks of photos so that N may be large."""
+    with torch.inference_mode():
+        blocks = [model.encoder(block) for block in torch.split(torch.from_numpy(images), BLOCK)]
+        consensus = model.gam(torch.cat([features[-1] for features in blocks])).consensus
+        maps: FloatArray = torch.cat([model.segment(features, consensus) for features in blocks]).numpy()
+    return maps
+
+
+def read_photos(folder: str | os.PathLike[str] | None) -> list[Photo]:
+    """All photos below a folder, or the example photos; errors as raised by `find_groups` and `read_photo`."""
+    groups = find_groups([EXAMPLES if folder is None else folder])
+    return [read_photo(path) for group in groups for path in group.photos]
+
+
+def extend_photos(photos: Sequence[Photo], count: int) -> list[Photo]:
+    """The first `count` photos; where there are fewer, they come again mirrored and turned."""
+    return [_variant(photos[index % len(photos)], index // len(photos)) for index in range(count)]
+
+
+def _variant(photo: Photo, round_: int) -> Photo:
+    turned = np.rot90(photo, round_ // 2)
+    return np.ascontiguousarray(turned[:, ::-1] if round_ % 2 else turned)

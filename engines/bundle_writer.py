@@ -1,0 +1,57 @@
+"""Writing a bundle: everything goes to a temporary folder that gets its final name when it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from gconet.runtime.bundle import describe_file
+from gconet.runtime.errors import UsageError
+from gconet.runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+
+
+def check_output(out: Path) -> None:
+    """Raise UsageError if `out` exists and is not an earlier bundle, which may be replaced."""
+    if out.exists() and not (out / MANIFEST_NAME).is_file():
+        raise UsageError(f"{out} exists and is not a bundle: choose another --out, or remove it")
+
+
+@contextlib.contextmanager
+def staged_bundle(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that replaces it when the block ends well, and vanishes when it does not.
+
+    Raises
+    ------
+    UsageError
+        If `out` is something else than an earlier bundle, or its folder cannot be written.
+    """
+    check_output(out)
+    staging = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    earlier = out.with_name(f".{out.name}.earlier-{os.getpid()}")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        if out.exists():
+            out.rename(earlier)
+        staging.rename(out)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if earlier.exists() and not out.exists():
+            earlier.rename(out)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def describe_files(paths: Iterable[Path]) -> dict[str, FileEntry]:
+    """The manifest's entries for artefacts."""
+    return {path.name: describe_file(path) for path in paths}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write or replace a folder's manifest."""
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")

@@ -1,0 +1,85 @@
+"""`gconet doctor`: what is installed, which targets can build and run here, and what stands in the way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from gconet.engines.installed import installed_version, onnxruntime_conflict
+from gconet.engines.registry import TARGETS, choose_target, get_target
+from gconet.engines.target import Target
+from gconet.runtime.command_line import EXIT_DONE, Parser
+from gconet.runtime.errors import TargetError
+
+DISTRIBUTIONS = (
+    "gconet-deploy", "numpy", "pillow", "torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
+    "openvino", "tensorrt", "tensorrt-rtx-cu12-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu12", "polygraphy", "pycuda",
+)  # fmt: skip
+BUILD_DISTRIBUTIONS = ("torch", "safetensors", "onnx", "onnxscript")
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One target: precisions, and for building and running either None or the reason why not."""
+
+    target: str
+    precisions: tuple[str, ...]
+    build_problem: str | None
+    run_problem: str | None
+
+
+def examine_targets() -> list[TargetReport]:
+    """Try every target on this machine."""
+    missing = [name for name in BUILD_DISTRIBUTIONS if installed_version(name) is None]
+    need = f"{', '.join(missing)} missing: pip install 'gconet-deploy[build]'" if missing else None
+    if "onnx" in missing:  # the targets themselves cannot be imported
+        return [TargetReport(name, (), need, need) for name in TARGETS]
+    reports = []
+    for name in TARGETS:
+        target = get_target(name)
+        reports.append(TargetReport(name, target.precisions, need or _build_problem(target), target.runs_here()))
+    return reports
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the report; exit code 0 whatever it says."""
+    parser = Parser("gconet doctor", "Show what is installed, and which targets can build and run on this machine.")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    options = parser.parse_args(arguments)
+    versions = {name: installed_version(name) for name in DISTRIBUTIONS}
+    reports = examine_targets()
+    conflict = onnxruntime_conflict()
+    if options.json:
+        document = {"packages": versions, "targets": [asdict(report) for report in reports], "conflict": conflict}
+        print(json.dumps(document, indent=2))
+        return EXIT_DONE
+
+    print(f"Python {sys.version.split()[0]}\n\npackages")
+    for name, version in versions.items():
+        print(f"  {name:<38}{version or '-'}")
+    print("\ntargets")
+    for report in reports:
+        precisions = ", ".join(report.precisions) or "-"
+        print(f"  {report.target} ({precisions})")
+        print(f"    build  {report.build_problem or 'yes'}\n    run    {report.run_problem or 'yes'}")
+    print(f"\n{_auto_line(reports)}")
+    if conflict:
+        print(f"wheel conflict: {conflict}")
+    return EXIT_DONE
+
+
+def _build_problem(target: Target) -> str | None:
+    try:
+        target.version()
+    except TargetError as error:
+        return str(error)
+    return None
+
+
+def _auto_line(reports: Sequence[TargetReport]) -> str:
+    if not any(report.run_problem is None for report in reports):
+        return "auto: none, see above"
+    target, why = choose_target()
+    return f"auto: {target.name} {target.preferred_precision()} ({why})"

@@ -1,0 +1,62 @@
+"""ONNX Runtime: an optimised `.onnx` that runs everywhere, the choice of last resort."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+
+from gconet.engines.installed import import_or_explain, onnxruntime_conflict
+from gconet.engines.target import EngineSpec
+from gconet.runtime.errors import TargetError
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxRuntimeTarget:
+    """Builds for ONNX Runtime's CPU provider; see `Target`."""
+
+    name = "onnxruntime"
+    precisions = ("fp32",)
+    packages = ("onnxruntime",)
+    typed_graph = True
+
+    def version(self) -> str:
+        """Version of ONNX Runtime."""
+        return str(import_or_explain("onnxruntime", self.packages).__version__)
+
+    def preferred_precision(self) -> str:
+        """fp32: the CPU provider only emulates the narrower floats."""
+        return "fp32"
+
+    def runs_here(self) -> str | None:
+        """None if ONNX Runtime can be imported and no rival wheel breaks it."""
+        try:
+            self.version()
+        except TargetError as error:
+            return str(error)
+        return onnxruntime_conflict()
+
+    def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
+        """Write `detect.onnx` with constants folded and operators fused.
+
+        Optimisations that suit one CPU only (such as blocked layouts) are left to the session that loads it, so that
+        the file runs on any machine.
+        """
+        ort = import_or_explain("onnxruntime", self.packages)
+        path = folder / "detect.onnx"
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3
+        with tempfile.TemporaryDirectory() as scratch:
+            source = Path(scratch, "detect.onnx")
+            onnx.save(onnx.inliner.inline_local_functions(graph), source)
+            try:
+                ort.InferenceSession(source, options, providers=[PROVIDER])
+            except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
+                reason = str(error).splitlines()[0]
+                raise TargetError(f"ONNX Runtime {ort.__version__} refuses the graph: {reason}") from error
+        return [path]

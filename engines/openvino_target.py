@@ -1,0 +1,57 @@
+"""OpenVINO: an IR for x86 and ARM CPUs; bf16 runs on AVX512-BF16 or AMX units where the CPU has them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+
+from gconet.engines.installed import import_or_explain
+from gconet.engines.target import EngineSpec
+from gconet.runtime.errors import TargetError
+
+DEVICE = "CPU"
+
+
+class OpenVinoTarget:
+    """Builds OpenVINO IR; see `Target`."""
+
+    name = "openvino"
+    precisions = ("fp32", "bf16")
+    packages = ("openvino",)
+    typed_graph = False  # bf16 is the plugin's own doing, asked for when the IR is compiled
+
+    def version(self) -> str:
+        """Version of OpenVINO."""
+        return str(import_or_explain("openvino", self.packages).__version__).partition("-")[0]
+
+    def preferred_precision(self) -> str:
+        """bf16 if the CPU has instructions for it, else fp32."""
+        ov = import_or_explain("openvino", self.packages)
+        capabilities = ov.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+        return "bf16" if "BF16" in capabilities else "fp32"
+
+    def runs_here(self) -> str | None:
+        """None if OpenVINO and its CPU plugin can be imported."""
+        try:
+            ov = import_or_explain("openvino", self.packages)
+        except TargetError as error:
+            return str(error)
+        return None if DEVICE in ov.Core().available_devices else "OpenVINO finds no CPU plugin: reinstall openvino"
+
+    def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
+        """Write `detect.xml` and `detect.bin`, weights in fp32, the group axis dynamic."""
+        ov = import_or_explain("openvino", self.packages)
+        with tempfile.TemporaryDirectory() as scratch:
+            source = Path(scratch, "detect.onnx")
+            onnx.save(onnx.inliner.inline_local_functions(graph), source)  # OpenVINO does not read functions
+            try:
+                model = ov.Core().read_model(source)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise TargetError(f"OpenVINO {ov.__version__} refuses the graph: {reason}") from error
+            path = folder / "detect.xml"
+            ov.save_model(model, path, compress_to_fp16=False)
+        return [path, path.with_suffix(".bin")]

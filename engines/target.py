@@ -1,0 +1,70 @@
+"""What a target is, and the specification of the engine it builds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import onnx
+
+from gconet.runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What to build.
+
+    Attributes
+    ----------
+    precision : "fp32", "bf16", "fp16" or "int8"; must be one of the target's.
+    max_group : largest group that is verified, at least 1; a plan takes no larger one.
+    compute_capabilities : NVIDIA GPUs a plan is for, such as "8.9"; empty leaves the target's default.
+    """
+
+    precision: str
+    max_group: int
+    compute_capabilities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_group < 1:
+            raise UsageError(f"--max-group {self.max_group}: the largest group must be at least 1")
+
+
+class Target(Protocol):
+    """A way to turn the exported graph into an artefact.
+
+    Attributes
+    ----------
+    name : as on the command line and in the manifest.
+    precisions : what it can build, the safest first.
+    packages : distributions it needs, for `pip install`.
+    typed_graph : whether its precision is the graph's own; else it takes an fp32 graph and lowers that itself.
+    """
+
+    name: str
+    precisions: tuple[str, ...]
+    packages: tuple[str, ...]
+    typed_graph: bool
+
+    def version(self) -> str:
+        """Version of its library; raises TargetError, with the command that installs it, if that is missing."""
+
+    def preferred_precision(self) -> str:
+        """The fastest precision this machine has instructions for and that keeps parity as a rule."""
+
+    def runs_here(self) -> str | None:
+        """None if engines of this target run on this machine, else the reason why not, in one line."""
+
+    def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:
+        """Write the artefacts into `folder` and return their paths; raises TargetError if the library refuses."""
+
+
+def check_spec(target: Target, spec: EngineSpec) -> None:
+    """Raise UsageError if `target` cannot build `spec`."""
+    if spec.precision not in target.precisions:
+        raise UsageError(
+            f"target {target.name} builds {', '.join(target.precisions)}, not {spec.precision}: change --precision"
+        )
+    if spec.compute_capabilities and not target.name.startswith("tensorrt"):
+        raise UsageError(f"--compute-capability is for TensorRT plans, not for target {target.name}: leave it out")

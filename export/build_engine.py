@@ -1,0 +1,85 @@
+"""Build a verified bundle: `python export/build_engine.py [--checkpoint gconet.safetensors]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
+
+import argparse
+from collections.abc import Sequence
+
+from gconet.engines.registry import TARGETS
+from gconet.export.verified_build import BuildRequest, ParityError, build
+from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, run
+from gconet.runtime.preprocess import check_size
+from gconet.runtime.session import SESSIONS
+
+EPILOG = """\
+examples:
+  python export/build_engine.py                                          the fastest engine this machine can run
+  python export/build_engine.py --checkpoint gconet.safetensors --precision fp32
+  python export/build_engine.py --target tensorrt-rtx --compute-capability 8.9 --out build/rtx.gconet
+
+The bundle is written when its engine agrees with the eager PyTorch network on photos and its latency was measured; the
+figures are in its manifest.json. An earlier bundle at --out is replaced. `gconet doctor` tells what works here.
+
+Exit codes: 0 done, 1 the engine is outside the tolerance, 2 bad input."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the build; errors as raised by `build`."""
+    parser = Parser("build_engine.py", "Build a verified GCoNet bundle from a checkpoint.", EPILOG)
+    parser.add_argument("--checkpoint", type=Path, help=".safetensors or the authors' .pth (default: random weights)")
+    parser.add_argument("--target", default="auto", choices=["auto", *TARGETS],
+                        help="engine to build: %(choices)s (default: %(default)s)", metavar="T")  # fmt: skip
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "fp16", "bf16", "int8"],
+                        help="arithmetic: %(choices)s (default: %(default)s)", metavar="P")  # fmt: skip
+    parser.add_argument("--size", type=_size, help="side of the square input (default: the checkpoint's, 224)")
+    parser.add_argument("--max-group", type=positive, default=64, help="largest group to verify (default: 64)")
+    parser.add_argument("--compute-capability", action="append", default=[], metavar="CC",
+                        help="GPU a TensorRT plan is for, such as 8.9; repeatable (default: the target's)")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("build/gconet.gconet"), help="bundle (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    request = BuildRequest(
+        options.checkpoint,
+        options.target,
+        options.precision,
+        options.size,
+        options.max_group,
+        tuple(options.compute_capability),
+        options.out,
+    )
+    try:
+        manifest = build(request, _report)
+    except ParityError as failure:
+        print(f"gconet: {failure}", file=sys.stderr)
+        return EXIT_CHECK_FAILED
+    if options.checkpoint is None:
+        print(
+            "\nThe weights are random: the engine is right, its maps mean nothing. Give trained ones with --checkpoint."
+        )
+    if manifest.target in SESSIONS:
+        print(f"\nTry it:\n  gconet detect bench/examples/images/apple --bundle {options.out} --out build/maps")
+    return EXIT_DONE
+
+
+def _size(text: str) -> int:
+    try:
+        return check_size(int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _report(step: str, result: str) -> None:
+    first, *table = result.splitlines()
+    print(f"{step:<12}{first}")
+    for line in table:
+        print(f"  {line}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

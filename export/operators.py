@@ -1,0 +1,93 @@
+"""The two operators of domain `ai.gconet` that stay visible nodes in the exported graph.
+
+Each exists in three forms that tests hold equal: PyTorch (eager), a node emitted while tracing, and a model-local
+function (ONNX FunctionProto) in standard operators. Any runtime can inline the function, and a plugin of the same
+name can replace it.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+import torch
+from torch import Tensor
+
+DOMAIN = "ai.gconet"
+VERSION = 1
+OPSET = 18  # ONNX Runtime's CUDA provider left Resize to the CPU for opsets 19 and up until 2026
+
+
+def group_affinity(query: Tensor, key: Tensor, pixel_bias: Tensor) -> Tensor:
+    """Attention of the GAM [3.2] from projected features; every scale is folded into the arguments.
+
+    For each pixel: the best match among each photo's pixels, averaged over the photos, plus the pixel's bias; then a
+    softmax over the pixels of its own photo.
+
+    Parameters
+    ----------
+    query, key : (N, C, h, w).
+    pixel_bias : (N, 1, h, w), added after the average.
+
+    Returns
+    -------
+    (N, 1, h, w), each photo summing to 1.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return _node("GroupAffinity", (query, key, pixel_bias), pixel_bias)
+    pixels = query.flatten(2).transpose(1, 2).unsqueeze(0)  # 1, N, h·w, C
+    affinity = pixels @ key.flatten(2).unsqueeze(1)  # N (key photo), N (query photo), h·w, h·w
+    agreement = affinity.amax(dim=-1).mean(dim=0)  # N, h·w
+    return (agreement + pixel_bias.flatten(1)).softmax(dim=-1).view(pixel_bias.shape)
+
+
+def depthwise_correlation(features: Tensor, consensus: Tensor) -> Tensor:
+    """Features (N, C, h, w) correlated depth-wise with the consensus (1, C, 1, 1) as 1×1 kernel [3.2]."""
+    if torch.onnx.is_in_onnx_export():
+        return _node("DepthwiseCorrelation", (features, consensus), features)
+    return features * consensus
+
+
+GROUP_AFFINITY = f"""
+<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+GroupAffinity (query, key, pixel_bias) => (attention)
+{{
+    pixel_axes = Constant <value_ints = [0, 0, -1]> ()
+    first = Constant <value_ints = [0]> ()
+    second = Constant <value_ints = [1]> ()
+    last = Constant <value_ints = [-1]> ()
+    query_pixels = Reshape (query, pixel_axes)
+    key_pixels = Reshape (key, pixel_axes)
+    query_rows = Transpose <perm = [0, 2, 1]> (query_pixels)
+    query_of_all = Unsqueeze (query_rows, first)
+    key_per_photo = Unsqueeze (key_pixels, second)
+    affinity = MatMul (query_of_all, key_per_photo)
+    best_match = ReduceMax <keepdims = 0> (affinity, last)
+    agreement = ReduceMean <keepdims = 0> (best_match, first)
+    flat_axes = Constant <value_ints = [0, -1]> ()
+    flat_bias = Reshape (pixel_bias, flat_axes)
+    logits = Add (agreement, flat_bias)
+    flat_attention = Softmax <axis = -1> (logits)
+    shape = Shape (pixel_bias)
+    attention = Reshape (flat_attention, shape)
+}}
+"""
+
+DEPTHWISE_CORRELATION = f"""
+<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+DepthwiseCorrelation (features, consensus) => (correlated)
+{{
+    correlated = Mul (features, consensus)
+}}
+"""
+
+
+def functions() -> list[onnx.FunctionProto]:
+    """The model-local functions, to be appended to a graph that uses the operators."""
+    return [onnx.parser.parse_function(text) for text in (GROUP_AFFINITY, DEPTHWISE_CORRELATION)]
+
+
+def _node(name: str, inputs: tuple[Tensor, ...], like: Tensor) -> Tensor:
+    output: Tensor = torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{name}", inputs, dtype=like.dtype, shape=like.shape, version=VERSION
+    )
+    return output

@@ -1,0 +1,81 @@
+"""Trace the inference network to a checked ONNX graph with a dynamic `group` axis."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+
+from gconet.export.inference import InferenceNetwork
+from gconet.export.operators import DOMAIN, OPSET, VERSION, functions
+from gconet.train.model import GCoNet
+
+TRACED_GROUP = 3  # any number above 1: 0 and 1 would be taken for constants
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+def export_detect(model: GCoNet, size: int, arithmetic: str = "fp32") -> onnx.ModelProto:
+    """Export the graph `images` (group, 3, size, size) → `maps` (group, 1, size, size), both float32.
+
+    Parameters
+    ----------
+    model : left unchanged.
+    size : side of the square input, a multiple of 16.
+    arithmetic : "fp32", or "fp16" for a graph whose weights and operations are half precision throughout.
+
+    Returns
+    -------
+    A model with inline weights, the operators of `ai.gconet` and their functions, that has passed the ONNX checker.
+    """
+    network = InferenceNetwork(copy.deepcopy(model)).to(DTYPES[arithmetic])
+    images = torch.zeros(TRACED_GROUP, 3, size, size)
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (images,),
+            input_names=["images"],
+            output_names=["maps"],
+            dynamic_shapes=({0: torch.export.Dim("group", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+        )
+    if program is None:
+        raise RuntimeError("the exporter returned no program")
+    graph = program.model_proto
+    graph.functions.extend(functions())
+    if DOMAIN not in {opset.domain for opset in graph.opset_import}:
+        graph.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    graph.producer_name = "gconet-deploy"
+    _strip_trace_metadata(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def _strip_trace_metadata(graph: onnx.ModelProto) -> None:
+    """Drop stack traces of the tracing machine: they hold its paths and make builds differ from place to place."""
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info, *graph.graph.initializer):
+        del value.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    del graph.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and library warnings off the user's screen."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,60 @@
+"""The command `gconet`: each subcommand lives with the folder it belongs to and is imported only when called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gconet.runtime.command_line import Parser, run
+from gconet.runtime.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a subcommand's `main(arguments) -> exit code` lives, the extra it needs, and its line in the help."""
+
+    entry: str
+    extra: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "build": Command("gconet.export.build_engine:main", "build", "make a verified bundle from a checkpoint"),
+    "detect": Command("gconet.runtime.detect_command:main", "", "write a map for each photo of one or many groups"),
+    "convert": Command("gconet.train.convert:main", "build", "turn the authors' .pth into our .safetensors"),
+    "bench": Command("gconet.bench.latency:main", "", "measure latency of bundles, interleaved"),
+    "doctor": Command("gconet.engines.doctor:main", "", "show what is installed and which targets work here"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Dispatch to a subcommand and return its exit code."""
+    listing = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
+    parser = Parser(
+        "gconet",
+        "Find the object that a group of photos shares.",
+        f"commands:\n{listing}\n\n`gconet COMMAND --help` explains each.",
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, see below")
+    command = COMMANDS[parser.parse_args(arguments[:1]).command]
+    module, _, function = command.entry.partition(":")
+    try:
+        entry = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("gconet") or not command.extra:
+            raise
+        raise TargetError(
+            f"`gconet {arguments[0]}` needs {error.name}: pip install 'gconet-deploy[{command.extra}]'"
+        ) from error
+    return int(entry(arguments[1:]))
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(run(main))
+
+
+if __name__ == "__main__":
+    entry_point()

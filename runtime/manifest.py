@@ -1,0 +1,107 @@
+"""The manifest of a bundle: `manifest.json`, what the engine is, how to feed it, and what was measured on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gconet.runtime.errors import BundleError
+from gconet.runtime.preprocess import Preprocessing
+
+SCHEMA = 1
+MANIFEST_NAME = "manifest.json"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 (lower-case hexadecimal) of one artefact."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a bundle says of itself.
+
+    Attributes
+    ----------
+    target, precision : name of the engine and of its arithmetic, such as "openvino", "bf16".
+    target_version : of the engine's library at build time.
+    preprocessing : input size and normalisation.
+    max_group : largest group that was verified; a plan takes no larger one.
+    files : artefacts by plain file name.
+    architecture : the network's switches and widths.
+    checkpoint : SHA-256 and provenance of the weights.
+    opset : of the ONNX graph the engine was made from.
+    compute_capabilities : of the NVIDIA GPUs a plan is for; empty for the target's default, or for a CPU.
+    parity, latency : what was measured at build, or `{"not_measured": reason}`.
+    tools : versions of the libraries that took part.
+    created : ISO 8601, UTC.
+    """
+
+    target: str
+    precision: str
+    target_version: str
+    preprocessing: Preprocessing
+    max_group: int
+    files: Mapping[str, FileEntry]
+    architecture: Mapping[str, Any]
+    checkpoint: Mapping[str, str]
+    opset: int
+    created: str
+    compute_capabilities: tuple[str, ...] = ()
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    latency: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    model: str = "GCoNet"
+
+    def to_json(self) -> str:
+        """The manifest as it is written."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str, where: str) -> Manifest:
+        """Parse and validate; `where` names the bundle in errors.
+
+        Raises
+        ------
+        BundleError
+            If the text is no manifest, of a newer schema, or names files outside the bundle.
+        """
+        try:
+            document = json.loads(text)
+            schema = document.pop("schema")
+            if not isinstance(schema, int):
+                raise TypeError(f"schema {schema!r} is no number")
+            if schema > SCHEMA:
+                raise BundleError(
+                    f"{where} has manifest schema {schema}, this version reads up to {SCHEMA}: update gconet-deploy"
+                )
+            known = {f.name for f in dataclasses.fields(Manifest)}
+            values = {key: value for key, value in document.items() if key in known}
+            values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+            values["files"] = {name: _file_entry(name, entry) for name, entry in values["files"].items()}
+            values["compute_capabilities"] = tuple(values.get("compute_capabilities", ()))
+            if not isinstance(values["max_group"], int) or values["max_group"] < 1:
+                raise ValueError(f"max_group {values['max_group']!r} is no group size")
+            return Manifest(**values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"{where} has a damaged {MANIFEST_NAME} ({error!r}): build it again with `gconet build`"
+            ) from error
+
+
+def _file_entry(name: str, entry: Mapping[str, Any]) -> FileEntry:
+    if not PLAIN_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a plain file name")
+    sha256, size = entry["sha256"], entry["bytes"]
+    if not isinstance(size, int) or not SHA256.fullmatch(sha256):
+        raise ValueError(f"{name} has no SHA-256 and size")
+    return FileEntry(sha256, size)

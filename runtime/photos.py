@@ -1,0 +1,98 @@
+"""Finding and reading photos: groups are folders, any common format and colour mode becomes RGB."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gconet.runtime.errors import PhotoError
+from gconet.runtime.preprocess import Photo
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photos that share an object, and where their maps belong relative to the output folder."""
+
+    folder: Path
+    photos: tuple[Path, ...]
+
+
+def read_photo(path: str | os.PathLike[str]) -> Photo:
+    """Read one photo as (H, W, 3) uint8 RGB, upright (EXIF orientation applied), transparency dropped.
+
+    Raises
+    ------
+    PhotoError
+        If the file is missing, no photo, truncated, or absurdly large.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PhotoError(f"no photo at {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith(("I", "F")):  # 16-bit grey would saturate in convert()
+                    upright = Image.fromarray((np.asarray(upright) / 257).clip(0, 255).astype(np.uint8))
+                return np.asarray(upright.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise PhotoError(f"{path} is not a photo: replace it or leave it out") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise PhotoError(f"{path} has too many pixels to be a photo: make it smaller or leave it out") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PhotoError(f"{path} is damaged ({error}): replace it or leave it out") from error
+
+
+def find_groups(paths: Sequence[str | os.PathLike[str]]) -> list[Group]:
+    """Sort arguments into groups.
+
+    Photos named one by one are one group. A folder's photos are a group, and so are those of every folder below it;
+    `Group.folder` mirrors the tree, under the folder's own name where several arguments are given.
+
+    Raises
+    ------
+    PhotoError
+        If a path does not exist, a folder holds no photo, or two photos of a group differ only in their suffix.
+    """
+    files, groups = [], []
+    for path in map(Path, paths):
+        if path.is_dir():
+            groups += _groups_below(path, Path(path.resolve().name) if len(paths) > 1 else Path())
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise PhotoError(f"no photo or folder at {path}")
+    if files:
+        groups.insert(0, Group(Path(), tuple(files)))
+    taken: dict[Path, Path] = {}
+    for group in groups:
+        for photo in group.photos:
+            other = taken.setdefault(group.folder / photo.stem, photo)
+            if other is not photo:
+                raise PhotoError(f"{other} and {photo} would share one map: rename one of them")
+    return groups
+
+
+def _groups_below(root: Path, name: Path) -> list[Group]:
+    groups = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(subfolder for subfolder in subfolders if not subfolder.startswith("."))
+        photos = tuple(
+            Path(folder, file)
+            for file in sorted(names)
+            if Path(file).suffix.lower() in PHOTO_SUFFIXES and not file.startswith(".")
+        )
+        if photos:
+            groups.append(Group(name / Path(folder).relative_to(root), photos))
+    if not groups:
+        raise PhotoError(f"no photos in {root} (looked for {', '.join(sorted(PHOTO_SUFFIXES))})")
+    return groups

@@ -1,0 +1,101 @@
+"""Tiny seeded networks and the bundles made from them; real photos where they are at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gconet.bench.reference import EXAMPLES
+from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
+from gconet.engines.registry import get_target
+from gconet.engines.target import EngineSpec
+from gconet.export.operators import OPSET
+from gconet.export.to_onnx import export_detect
+from gconet.runtime.manifest import Manifest
+from gconet.runtime.photos import read_photo
+from gconet.runtime.preprocess import Photo, Preprocessing
+from gconet.train.checkpoint import Checkpoint, CheckpointInfo, random_checkpoint
+from gconet.train.model import Architecture, GCoNet
+
+TINY = Architecture(encoder_channels=(4, 6, 8, 12, 16), decoder_channels=4, classes=5)
+TINY_SIZE = 64
+TINY_MAX_GROUP = 4
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Checkpoint:
+    """Random weights of a network small enough to export in a second; biases are not zero, so that folding them shows."""
+    checkpoint = random_checkpoint(seed=1, architecture=TINY)
+    generator = torch.Generator().manual_seed(2)
+    for name, tensor in checkpoint.state.items():
+        if name.endswith("bias"):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    info = CheckpointInfo(TINY, Preprocessing(TINY_SIZE), "tests: tiny random network")
+    return dataclasses.replace(checkpoint, info=info)
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tiny_checkpoint: Checkpoint) -> GCoNet:
+    """The tiny network in eval mode."""
+    return tiny_checkpoint.network()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_checkpoint: Checkpoint, tiny_network: GCoNet, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """Bundles of the tiny network by (target, precision); built once, not to be altered."""
+    built: dict[tuple[str, str], Path] = {}
+
+    def make(target_name: str, precision: str) -> Path:
+        key = target_name, precision
+        if key not in built:
+            target = get_target(target_name)
+            spec = EngineSpec(precision, TINY_MAX_GROUP)
+            graph = export_detect(tiny_network, TINY_SIZE, precision if target.typed_graph else "fp32")
+            out = tmp_path_factory.mktemp("bundles") / f"{target_name}-{precision}.gconet"
+            with staged_bundle(out) as folder:
+                files = describe_files(target.build(graph, spec, folder))
+                manifest = Manifest(
+                    target=target_name,
+                    precision=precision,
+                    target_version=target.version(),
+                    preprocessing=tiny_checkpoint.info.preprocessing,
+                    max_group=TINY_MAX_GROUP,
+                    files=files,
+                    architecture=dataclasses.asdict(TINY),
+                    checkpoint={"provenance": "tests"},
+                    opset=OPSET,
+                    created="2026-01-01T00:00:00+00:00",
+                )
+                write_manifest(folder, manifest)
+            built[key] = out
+        return built[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def example_photos() -> list[Photo]:
+    """All photos of the example groups, (H, W, 3) uint8."""
+    return [read_photo(path) for path in sorted(EXAMPLES.glob("*/*.jpg"))]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """A folder `shared` beside the repository with data sets and reference figures; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs data sets and reference figures in ../shared, which are not part of the project")
+    return SHARED
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator."""
+    return np.random.default_rng(0)

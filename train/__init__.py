@@ -1,0 +1,1 @@
+"""The network of GCoNet (CVPR 2021), its losses and its checkpoints, in plain PyTorch."""

@@ -1,0 +1,247 @@
+"""Reading and writing checkpoints: our safetensors format, the authors' `.pth`, and ImageNet VGG-16 weights.
+
+No format is ever unpickled into code: `.pth` files are read with `weights_only=True`.
+
+Our format is a safetensors file whose tensors carry the names of `GCoNet.state_dict()` and whose header holds one
+JSON document under the key `gconet` (`CheckpointInfo`), so that a checkpoint describes itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gconet.runtime.atomic import replacing
+from gconet.runtime.errors import CheckpointError
+from gconet.runtime.preprocess import Preprocessing
+from gconet.train.model import Architecture, GCoNet, initialise
+
+SCHEMA = 1
+
+# The authors' parameter names and ours.
+AUTHORS_NAMES: tuple[tuple[str, str], ...] = (
+    (r"backbone\.conv(\d)\.conv(\d_\d)\.", r"encoder.conv\1.conv\2."),
+    (r"co_x5\.all_attention\.query_transform\.", "gam.query."),
+    (r"co_x5\.all_attention\.key_transform\.", "gam.key."),
+    (r"co_x5\.all_attention\.conv6\.", "gam.output."),
+    (r"toplayer\.(\d)\.", r"decoder.top.\1."),
+    (r"latlayer(\d)\.convlayer\.(\d)\.", r"decoder.levels.\1.lateral.\2."),
+    (r"enlayer(\d)\.enlayer\.(\d)\.", r"decoder.levels.\1.fuse.\2."),
+    (r"dslayer(\d)\.enlayer\.(\d)\.", r"decoder.levels.\1.side.\2."),
+    (r"dslayer(\d)\.predlayer\.0\.", r"decoder.levels.\1.side.4."),
+    (r"pred_layer\.enlayer\.0\.", "gcm.0."),
+    (r"pred_layer\.predlayer\.0\.", "gcm.2."),
+    (r"classifier\.", "acm."),
+)
+# Parameters in the authors' checkpoint that their network never uses.
+DEAD_KEYS = re.compile(r"backbone\.classifier\.|co_x5\.(conv_output|conv_transform|fc_transform)\.|co_classifier\.")
+WRAPPER_PREFIXES = ("module.", "ginet.")
+
+# Index of the convolutions in torchvision's `vgg16().features`, by block.
+VGG16_FEATURES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself: architecture, preprocessing (input size included) and provenance."""
+
+    architecture: Architecture = field(default_factory=Architecture)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    provenance: str = "unknown"
+
+    def to_json(self) -> str:
+        """JSON document, as stored in the header of our files."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> CheckpointInfo:
+        """Inverse of `to_json`; raises KeyError, TypeError or ValueError on anything else."""
+        document = json.loads(text)
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"schema {document['schema']} is not {SCHEMA}")
+        architecture = document["architecture"]
+        architecture["encoder_channels"] = tuple(architecture["encoder_channels"])
+        return CheckpointInfo(
+            architecture=Architecture(**architecture),
+            preprocessing=Preprocessing.from_dict(document["preprocessing"]),
+            provenance=str(document["provenance"]),
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights (float32, under the names of `GCoNet.state_dict()`), their description, and the dead keys left out."""
+
+    state: dict[str, Tensor]
+    info: CheckpointInfo
+    dropped: tuple[str, ...] = ()
+
+    def network(self) -> GCoNet:
+        """The network in eval mode."""
+        model = GCoNet(self.info.architecture)
+        model.load_state_dict(self.state)
+        return model.eval()
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> GCoNet:
+    """Load a network, in eval mode, from our `.safetensors` or the authors' `.pth`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, is no checkpoint, or its keys do not fit the architecture; every key is listed.
+    """
+    return read_checkpoint(path).network()
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint without building the network; errors as for `load_checkpoint`."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors or .pth file")
+    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_authors(path)
+    _check_keys(checkpoint, path)
+    return checkpoint
+
+
+def random_checkpoint(seed: int = 0, architecture: Architecture | None = None) -> Checkpoint:
+    """An untrained checkpoint, the same for the same seed."""
+    model = initialise(GCoNet(architecture), seed)
+    info = CheckpointInfo(model.architecture, provenance=f"untrained: random weights, seed {seed}")
+    return Checkpoint(dict(model.state_dict()), info)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Write our format, atomically: a file under its final name is complete.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be written.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.state.items()}
+    with replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={"gconet": checkpoint.info.to_json()})
+
+
+def load_vgg16(model: GCoNet, path: str | os.PathLike[str]) -> None:
+    """Initialise the encoder, in place, from ImageNet weights under torchvision's names (`features.0.weight`, …).
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no state dict or lacks a convolution of this encoder; every key is listed.
+    """
+    source = _read_state_dict(Path(path))
+    target = model.encoder.state_dict()
+    names = {
+        f"features.{index}.{kind}": f"conv{block}.conv{block}_{position}.{kind}"
+        for block, indices in enumerate(VGG16_FEATURES, start=1)
+        for position, index in enumerate(indices, start=1)
+        for kind in ("weight", "bias")
+    }
+    problems = [
+        f"{name} {'missing' if name not in source else tuple(source[name].shape)} (wants {tuple(target[ours].shape)})"
+        for name, ours in names.items()
+        if name not in source or source[name].shape != target[ours].shape
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not hold this encoder's VGG-16 weights: {', '.join(problems)}")
+    model.encoder.load_state_dict({ours: source[name].float() for name, ours in names.items()})
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("gconet")
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no iterator)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file ({_one_line(error)})") from error
+    if header is None:
+        raise CheckpointError(
+            f"{path} has no `gconet` header: convert the original with `gconet convert official.pth ours.safetensors`"
+        )
+    try:
+        info = CheckpointInfo.from_json(header)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} has a `gconet` header this version cannot read ({_one_line(error)}): "
+            "update gconet-deploy, or convert the original again"
+        ) from error
+    return Checkpoint(state, info)
+
+
+def _read_authors(path: Path) -> Checkpoint:
+    source = {_strip_prefixes(name): tensor for name, tensor in _read_state_dict(path).items()}
+    dropped = tuple(sorted(name for name in source if DEAD_KEYS.match(name)))
+    state = {_our_name(name): tensor.float() for name, tensor in source.items() if name not in dropped}
+    if not any(name.startswith(("encoder.", "gam.", "decoder.")) for name in state):
+        raise CheckpointError(f"{path} is not a GCoNet checkpoint: none of its {len(source)} keys is GCoNet's")
+    classes = state["acm.bias"].shape[0] if "acm.bias" in state and state["acm.bias"].dim() else Architecture.classes
+    architecture = Architecture(
+        gcm=any(name.startswith("gcm.") for name in state),
+        acm=any(name.startswith("acm.") for name in state),
+        classes=classes,
+    )
+    info = CheckpointInfo(architecture, provenance=f"converted from {path.name}, a PyTorch state dict")
+    return Checkpoint(state, info, dropped)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint of plain tensors ({_one_line(error)})") from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]  # a training checkpoint: weights beside the optimizer's state
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise CheckpointError(f"{path} is not a state dict: a dictionary of named tensors is wanted")
+    return content
+
+
+def _strip_prefixes(name: str) -> str:
+    for prefix in WRAPPER_PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _our_name(name: str) -> str:
+    for pattern, replacement in AUTHORS_NAMES:
+        renamed, matches = re.subn(f"^{pattern}", replacement, name)
+        if matches:
+            return renamed
+    return name
+
+
+def _check_keys(checkpoint: Checkpoint, path: Path) -> None:
+    with torch.device("meta"):
+        expected = GCoNet(checkpoint.info.architecture).state_dict()
+    problems = [f"missing {name}" for name in expected if name not in checkpoint.state]
+    problems += [f"unexpected {name}" for name in checkpoint.state if name not in expected]
+    problems += [
+        f"{name} is {tuple(tensor.shape)}, wants {tuple(expected[name].shape)}"
+        for name, tensor in checkpoint.state.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit GCoNet: {'; '.join(problems)}")
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

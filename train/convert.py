@@ -1,0 +1,44 @@
+"""`gconet convert`: the authors' `.pth` to our self-describing safetensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from gconet.runtime.command_line import EXIT_DONE, Parser
+from gconet.runtime.errors import UsageError
+from gconet.train.checkpoint import read_checkpoint, save_checkpoint
+
+EPILOG = """\
+example:
+  gconet convert final_gconet.pth gconet.safetensors
+
+The original is read as plain tensors (weights_only), never unpickled into code. Parameters the network does not use are
+left out and listed."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `gconet convert`; errors as raised by `read_checkpoint` and `save_checkpoint`."""
+    parser = Parser("gconet convert", "Turn a checkpoint in the authors' format into our safetensors format.", EPILOG)
+    parser.add_argument("source", type=Path, help="official .pth")
+    parser.add_argument("destination", type=Path, help=".safetensors to write")
+    parser.add_argument("--provenance", help="where the weights come from, kept in the file (default: the file's name)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the destination if it exists")
+    options = parser.parse_args(arguments)
+
+    if options.destination.suffix != ".safetensors":
+        raise UsageError(f"the destination {options.destination} must end in .safetensors")
+    if options.destination.exists() and not options.overwrite:
+        raise UsageError(f"{options.destination} exists already: choose another name or pass --overwrite")
+    checkpoint = read_checkpoint(options.source)
+    if options.provenance:
+        info = dataclasses.replace(checkpoint.info, provenance=options.provenance)
+        checkpoint = dataclasses.replace(checkpoint, info=info)
+    save_checkpoint(checkpoint, options.destination)
+
+    parameters = sum(tensor.numel() for tensor in checkpoint.state.values())
+    print(f"{options.destination}: {len(checkpoint.state)} tensors, {parameters:,} parameters")
+    if checkpoint.dropped:
+        print(f"left out, unused by the network: {', '.join(checkpoint.dropped)}")
+    return EXIT_DONE

@@ -1,0 +1,90 @@
+"""The three losses of GCoNet [3.2–3.5] and their weighted sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gconet.train.model import TrainingOutputs
+
+FOCAL_GAMMA = 2.0
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the total; the defaults are the ones the authors trained with."""
+
+    saliency: float = 1.0
+    collaborating: float = 250.0
+    classification: float = 3.0
+
+
+class Losses(NamedTuple):
+    """Weighted scalar losses; `total` is their sum. A head the network lacks contributes 0."""
+
+    total: Tensor
+    saliency: Tensor
+    collaborating: Tensor
+    classification: Tensor
+
+
+def soft_iou_loss(maps: Tensor, truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
+    """1 − soft intersection over union of each image, then summed or averaged over the images.
+
+    The authors' code sums over the images of a batch; Eq. 2 of the paper averages.
+
+    Parameters
+    ----------
+    maps, truth : (N, 1, H, W) in [0, 1].
+    """
+    intersection = (maps * truth).sum(dim=(1, 2, 3))
+    union = maps.sum(dim=(1, 2, 3)) + truth.sum(dim=(1, 2, 3)) - intersection
+    # An all-black map of an all-black truth is a perfect answer, not 0 / 0.
+    tiny = torch.finfo(union.dtype).tiny
+    iou = torch.where(union > 0, intersection / union.clamp(min=tiny), torch.ones_like(union))
+    per_image = 1 - iou
+    return per_image.sum() if reduction == "sum" else per_image.mean()
+
+
+def collaborating_loss(crossed_logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean binary focal loss, γ = 2 [3.3]: the own consensus must find the object, the other group's nothing.
+
+    Parameters
+    ----------
+    crossed_logits : (2N, 1, H, W), own pairs first, then crossed pairs.
+    truth : (N, 1, H, W) in [0, 1], of the own pairs.
+    """
+    target = torch.cat([truth, torch.zeros_like(truth)])
+    cross_entropy = F.binary_cross_entropy_with_logits(crossed_logits, target, reduction="none")
+    return ((1 - torch.exp(-cross_entropy)) ** FOCAL_GAMMA * cross_entropy).mean()
+
+
+def gconet_losses(
+    outputs: TrainingOutputs,
+    truth: Tensor,
+    labels: Tensor,
+    weights: LossWeights,
+    reduction: Literal["sum", "mean"] = "sum",
+) -> Losses:
+    """The losses of one pair of groups.
+
+    Parameters
+    ----------
+    outputs : of `GCoNet.training_outputs` for N images.
+    truth : (N, 1, H, W) masks in [0, 1].
+    labels : (N,) int64 group labels.
+    weights : of the three terms.
+    reduction : of the soft IoU over images, see `soft_iou_loss`.
+    """
+    zero = truth.new_zeros(())
+    saliency = sum((soft_iou_loss(maps, truth, reduction) for maps in outputs.side_maps), zero) * weights.saliency
+    collaborating = classification = zero
+    if outputs.crossed_logits is not None:
+        collaborating = weights.collaborating * collaborating_loss(outputs.crossed_logits, truth)
+    if outputs.class_logits is not None:
+        classification = weights.classification * F.cross_entropy(outputs.class_logits, labels)
+    return Losses(saliency + collaborating + classification, saliency, collaborating, classification)
