@@ -54,13 +54,13 @@ class LatencyRow:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to time: `infer` takes network input (N, 3, S, S); no bundle stands for eager PyTorch."""
+    """Something to time: `infer` takes network input (N, 3, S, S); `bundle` is what it runs, or is the peer of."""
 
     engine: str
     target: str
     precision: str
     infer: Callable[[FloatArray], object]
-    bundle: Bundle | None = None
+    bundle: Bundle
 
 
 def bundle_contender(bundle: Bundle, threads: int | None) -> Contender:
@@ -73,38 +73,27 @@ def bundle_contender(bundle: Bundle, threads: int | None) -> Contender:
     )
 
 
-def eager_contender(threads: int | None) -> Contender:
-    """The reference network with seeded random weights: dense arithmetic takes the same time with any weights."""
+def eager_contender(bundle: Bundle, threads: int | None) -> Contender:
+    """Eager PyTorch running a bundle's network; raises TargetError if torch is missing."""
     if not importlib.util.find_spec("torch"):
         raise TargetError("the eager peer needs torch: pip install 'gconet-deploy[build]', or pass --no-eager")
-    import torch
+    from gconet.bench.eager import eager_network  # only here, so that bundles can be timed without torch
 
-    from gconet.train.checkpoint import random_checkpoint
-
-    if threads:
-        torch.set_num_threads(threads)
-    model = random_checkpoint().network()
-
-    def infer(images: FloatArray) -> object:
-        with torch.inference_mode():
-            return model(torch.from_numpy(images))
-
-    return Contender(EAGER, "pytorch", "fp32", infer)
+    return Contender(EAGER, "pytorch", "fp32", eager_network(bundle.manifest, threads), bundle)
 
 
 def measure_latency(
     contenders: Sequence[Contender], groups: Sequence[int], rounds: int, threads: int | None, progress: tqdm[Any]
 ) -> list[LatencyRow]:
     """Time every contender at every group size, interleaved; one progress step a round."""
-    size = next((c.bundle.manifest.preprocessing.size for c in contenders if c.bundle), 224)
+    size = contenders[0].bundle.manifest.preprocessing.size
     rows = []
     for group in groups:
         images = np.random.default_rng(0).standard_normal((group, 3, size, size), np.float32)
         calls = {contender.engine: partial(contender.infer, images) for contender in contenders}
         timings = time_interleaved(calls, rounds, progress.update)
         for contender in contenders:
-            folder = contender.bundle.folder if contender.bundle else None
-            peak = measure_peak_rss_mb(folder, group, size, threads)
+            peak = measure_peak_rss_mb(contender.bundle.folder, group, threads, eager=contender.engine == EAGER)
             rows.append(_row(contender, group, timings[contender.engine], timings.get(EAGER), peak))
     return rows
 
@@ -141,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_comparable(bundles, groups)
     contenders = [bundle_contender(bundle, options.threads) for bundle in bundles]
     if not options.no_eager:
-        contenders.append(eager_contender(options.threads))
+        contenders.append(eager_contender(bundles[0], options.threads))
     steps = len(groups) * (WARM_UP_ROUNDS + options.rounds)
     with tqdm(total=steps, desc="latency", unit="round", disable=None) as progress:
         rows = measure_latency(contenders, groups, options.rounds, options.threads, progress)
@@ -187,9 +176,14 @@ def _check_comparable(bundles: Sequence[Bundle], groups: Sequence[int]) -> None:
         limit = bundle.manifest.max_group
         if groups[-1] > limit:
             raise UsageError(f"a group of {groups[-1]} is more than {bundle.folder} takes ({limit}): lower --group")
-    sizes = {bundle.manifest.preprocessing.size for bundle in bundles}
-    if len(sizes) > 1:
-        raise UsageError(f"bundles of input sizes {sorted(sizes)} cannot be compared: name bundles of one size")
+    first = bundles[0].manifest
+    for bundle in bundles[1:]:
+        if (bundle.manifest.preprocessing.size, bundle.manifest.architecture) != (
+            first.preprocessing.size,
+            first.architecture,
+        ):
+            raise UsageError(f"{bundle.folder} and {bundles[0].folder} differ in input size or architecture: "
+                             "compare bundles of one network")  # fmt: skip
     names = [bundle.folder.name for bundle in bundles]
     if len(set(names)) < len(names):
         raise UsageError(f"bundles of the same name cannot be told apart in the report: {', '.join(sorted(names))}")

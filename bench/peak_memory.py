@@ -1,7 +1,7 @@
 """Peak memory of one engine, in a process of its own: `python bench/peak_memory.py --bundle B --group 2`.
 
-Prints the peak resident set size in MB, the interpreter and the engine's libraries included. Without --bundle, that of
-the eager PyTorch network.
+Prints the peak resident set size in MB, the interpreter and the engine's libraries included. With --eager, that of
+eager PyTorch running the bundle's network.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run
+from gconet.runtime.preprocess import FloatArray
+from gconet.runtime.session import open_session
 
 REPEATS = 3
 
 
-def measure_peak_rss_mb(bundle: Path | None, group: int, size: int, threads: int | None) -> float:
-    """Run a bundle, or eager PyTorch for None, in a fresh process; peak resident set size in MB (10⁶ bytes)."""
-    command = [sys.executable, __file__, "--group", str(group), "--size", str(size)]
-    command += ["--bundle", str(bundle)] if bundle else []
+def measure_peak_rss_mb(bundle: Path, group: int, threads: int | None, eager: bool) -> float:
+    """Run a bundle, or its network in eager PyTorch, in a fresh process; peak resident set size in MB (10⁶ bytes)."""
+    command = [sys.executable, __file__, "--bundle", str(bundle), "--group", str(group)]
+    command += ["--eager"] if eager else []
     command += ["--threads", str(threads)] if threads else []
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(result.stdout)
@@ -34,32 +37,30 @@ def measure_peak_rss_mb(bundle: Path | None, group: int, size: int, threads: int
 def main(arguments: Sequence[str]) -> int:
     """Run a few inferences on zeros and print this process's peak."""
     parser = Parser("peak_memory.py", "Print the peak resident set size of one engine in MB.")
-    parser.add_argument("--bundle", type=Path, help="bundle to run (default: eager PyTorch)")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle to run")
     parser.add_argument("--group", type=positive, default=2, help="photos in the group (default: %(default)s)")
-    parser.add_argument("--size", type=positive, default=224, help="input size (default: %(default)s)")
+    parser.add_argument("--eager", action="store_true", help="run the bundle's network in eager PyTorch instead")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     options = parser.parse_args(arguments)
-    images = np.zeros((options.group, 3, options.size, options.size), np.float32)
-    if options.bundle:
-        from gconet.runtime.bundle import open_bundle
-        from gconet.runtime.session import open_session
-
-        session = open_session(open_bundle(options.bundle), "auto", options.threads)
-        for _ in range(REPEATS):
-            session.infer({"images": images})
-    else:
-        import torch
-
-        from gconet.train.model import GCoNet
-
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        model = GCoNet().eval()
-        with torch.inference_mode():
-            for _ in range(REPEATS):
-                model(torch.from_numpy(images))
+    bundle = open_bundle(options.bundle)
+    size = bundle.manifest.preprocessing.size
+    images = np.zeros((options.group, 3, size, size), np.float32)
+    infer = _eager(bundle, options.threads) if options.eager else _session(bundle, options.threads)
+    for _ in range(REPEATS):
+        infer(images)
     print(f"{_peak_rss_bytes() / 1e6:.1f}")
     return EXIT_DONE
+
+
+def _session(bundle: Bundle, threads: int | None) -> Callable[[FloatArray], object]:
+    session = open_session(bundle, "auto", threads)
+    return lambda images: session.infer({"images": images})
+
+
+def _eager(bundle: Bundle, threads: int | None) -> Callable[[FloatArray], object]:
+    from gconet.bench.eager import eager_network  # needs torch, which an engine's process must not load
+
+    return eager_network(bundle.manifest, threads)
 
 
 def _peak_rss_bytes() -> int:

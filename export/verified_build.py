@@ -188,11 +188,12 @@ def _measure_parity(checkpoint: Checkpoint, manifest: Manifest, folder: Path, re
 
 def _measure_latency(manifest: Manifest, folder: Path, name: str, report: Report) -> Manifest:
     group = min(LATENCY_GROUP, manifest.max_group)
-    engine = dataclasses.replace(bundle_contender(open_bundle(folder), None), engine=name.removesuffix(".gconet"))
+    bundle = open_bundle(folder)
+    engine = dataclasses.replace(bundle_contender(bundle, None), engine=name.removesuffix(".gconet"))
     with tqdm(
         total=WARM_UP_ROUNDS + LATENCY_ROUNDS, desc="latency", unit="round", disable=None, leave=False
     ) as progress:
-        rows = measure_latency([engine, eager_contender(None)], [group], LATENCY_ROUNDS, None, progress)
+        rows = measure_latency([engine, eager_contender(bundle, None)], [group], LATENCY_ROUNDS, None, progress)
     report("latency", f"compute only, interleaved with eager PyTorch\n{latency_table(rows)}")
     latency = {"rows": [dataclasses.asdict(row) for row in rows], "environment": describe_environment()}
     return dataclasses.replace(manifest, latency=latency)

@@ -37,7 +37,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         If the folder or a file is missing, a byte differs, or the manifest is damaged or of a newer schema.
     """
     folder = Path(path)
-    if not folder.is_dir():
+    try:
+        present = folder.is_dir()
+    except OSError as error:
+        raise BundleError(f"cannot look at {folder}: {error.strerror}") from error
+    if not present:
         raise BundleError(f"no bundle at {folder}: make one with `python export/build_engine.py --out {folder}`")
     manifest_path = folder / MANIFEST_NAME
     try:
@@ -60,5 +64,9 @@ def describe_file(path: Path) -> FileEntry:
 def _verify(path: Path, entry: FileEntry) -> None:
     if path.is_symlink() or not path.is_file():
         raise BundleError(f"{path} is missing or not a plain file: {REBUILD}")
-    if describe_file(path) != entry:
+    try:
+        found = describe_file(path)
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    if found != entry:
         raise BundleError(f"{path} is not the file that was built (size or SHA-256 differs): {REBUILD}")

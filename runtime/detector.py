@@ -38,9 +38,11 @@ class Detector:
         PhotoError
             If a photo cannot be read or is no such array.
         UsageError
-            If there are no photos, or more than a plan was built for.
+            If there are no photos, one path in place of a list, or more photos than a plan was built for.
         """
-        if not photos:
+        if isinstance(photos, str | os.PathLike):
+            raise UsageError(f"a group is a list of photos, got the one path {photos}")
+        if len(photos) == 0:
             raise UsageError("a group needs at least one photo")
         limit = self.session.max_group
         if limit is not None and len(photos) > limit:

@@ -16,6 +16,11 @@ SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("model", "target", "precision", "target_version", "created"), str),
+    **dict.fromkeys(("max_group", "opset"), int),
+    **dict.fromkeys(("architecture", "checkpoint", "parity", "latency", "tools"), dict),
+}
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,13 @@ class Manifest:
             values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
             values["files"] = {name: _file_entry(name, entry) for name, entry in values["files"].items()}
             values["compute_capabilities"] = tuple(values.get("compute_capabilities", ()))
-            if not isinstance(values["max_group"], int) or values["max_group"] < 1:
+            for key, expected in TYPES.items():
+                if key in values and not isinstance(values[key], expected):
+                    raise TypeError(f"{key} is {values[key]!r}")
+            if values["max_group"] < 1:
                 raise ValueError(f"max_group {values['max_group']!r} is no group size")
             return Manifest(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise BundleError(
                 f"{where} has a damaged {MANIFEST_NAME} ({error!r}): build it again with `gconet build`"
             ) from error

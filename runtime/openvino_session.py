@@ -42,9 +42,9 @@ class OpenVinoSession:
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
-        path = bundle.file(".xml")
+        path, weights = bundle.file(".xml"), bundle.file(".bin")  # named, so that both are in the manifest
         try:
-            self._model = self._core.read_model(path)
+            self._model = self._core.read_model(path, weights)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"OpenVINO {ov.__version__} cannot load {path}: {reason}") from error

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import os
+import struct
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gconet.runtime.errors import PhotoError
 from gconet.runtime.preprocess import Photo
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+# EXIF orientation -> what makes the photo upright. ImageOps.exif_transpose() also encodes the EXIF anew, which fails on
+# photos with a single odd tag.
+UPRIGHT: Mapping[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+WARNING_FILTERS = threading.Lock()  # they belong to the process: two threads that change them would leave them changed
 
 
 @dataclass(frozen=True)
@@ -34,13 +49,16 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         If the file is missing, no photo, truncated, or absurdly large.
     """
     path = Path(path)
-    if not path.is_file():
-        raise PhotoError(f"no photo at {path}")
     try:
-        with warnings.catch_warnings():
+        if not path.is_file():
+            raise PhotoError(f"no photo at {path}")
+        with WARNING_FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata, dropped transparency
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
+                image.load()  # some formats are upright from here on
+                turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+                upright = image if turn is None else image.transpose(turn)
                 if upright.mode.startswith(("I", "F")):  # 16-bit grey would saturate in convert()
                     upright = Image.fromarray((np.asarray(upright) / 257).clip(0, 255).astype(np.uint8))
                 return np.asarray(upright.convert("RGB"))
@@ -48,8 +66,8 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         raise PhotoError(f"{path} is not a photo: replace it or leave it out") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise PhotoError(f"{path} has too many pixels to be a photo: make it smaller or leave it out") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PhotoError(f"{path} is damaged ({error}): replace it or leave it out") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise PhotoError(f"{path} cannot be read ({error}): replace it or leave it out") from error
 
 
 def find_groups(paths: Sequence[str | os.PathLike[str]]) -> list[Group]:
@@ -65,9 +83,13 @@ def find_groups(paths: Sequence[str | os.PathLike[str]]) -> list[Group]:
     """
     files, groups = [], []
     for path in map(Path, paths):
-        if path.is_dir():
+        try:
+            is_folder, is_file = path.is_dir(), path.is_file()
+        except OSError as error:
+            raise PhotoError(f"cannot look at {path}: {error.strerror}") from error
+        if is_folder:
             groups += _groups_below(path, Path(path.resolve().name) if len(paths) > 1 else Path())
-        elif path.is_file():
+        elif is_file:
             files.append(path)
         else:
             raise PhotoError(f"no photo or folder at {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +35,8 @@ class Preprocessing:
     def from_dict(document: Mapping[str, Any]) -> Preprocessing:
         """From parsed JSON; raises KeyError, TypeError or ValueError if it is not what `asdict` gives."""
         mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean {mean} and std {std} must be three numbers each, std above 0")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, mean + std)):
+            raise ValueError(f"mean {mean} and std {std} must be three finite numbers each, std above 0")
         return Preprocessing(check_size(document["size"]), mean, std)
 
 
@@ -84,10 +85,9 @@ def to_bytes(saliency: FloatArray) -> NDArray[np.uint8]:
 
 
 def _neighbours(out_length: int, in_length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
-    position = np.linspace(0, in_length - 1, out_length) if out_length > 1 else np.zeros(1)
-    lower = np.minimum(position.astype(np.intp), max(in_length - 2, 0))
-    upper = np.minimum(lower + 1, in_length - 1)
-    return lower, upper, (position - lower).astype(np.float32)
+    steps = max(out_length - 1, 1)
+    lower, rest = np.divmod(np.arange(out_length, dtype=np.intp) * (in_length - 1), steps)  # whole numbers: exact
+    return lower, np.minimum(lower + 1, in_length - 1), (rest / steps).astype(np.float32)
 
 
 def _blend(values: FloatArray, lower: NDArray[np.intp], upper: NDArray[np.intp], weight: FloatArray) -> FloatArray:

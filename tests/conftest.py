@@ -30,7 +30,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint() -> Checkpoint:
-    """Random weights of a network small enough to export in a second; biases are not zero, so that folding them shows."""
+    """Random weights of a network small enough to export in a second; biases are not zero, so that folds show."""
     checkpoint = random_checkpoint(seed=1, architecture=TINY)
     generator = torch.Generator().manual_seed(2)
     for name, tensor in checkpoint.state.items():

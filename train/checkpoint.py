@@ -70,10 +70,8 @@ class CheckpointInfo:
         document = json.loads(text)
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']} is not {SCHEMA}")
-        architecture = document["architecture"]
-        architecture["encoder_channels"] = tuple(architecture["encoder_channels"])
         return CheckpointInfo(
-            architecture=Architecture(**architecture),
+            architecture=Architecture.from_dict(document["architecture"]),
             preprocessing=Preprocessing.from_dict(document["preprocessing"]),
             provenance=str(document["provenance"]),
         )

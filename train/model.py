@@ -9,9 +9,10 @@ N = photos in the group, H×W = input size, h×w = H/16 × W/16, C = channels of
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,11 @@ class Architecture:
     classes: int = 291
     encoder_channels: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)
     decoder_channels: int = 64
+
+    @staticmethod
+    def from_dict(document: Mapping[str, Any]) -> Architecture:
+        """From parsed JSON; raises KeyError, TypeError or ValueError if it is not what `dataclasses.asdict` gives."""
+        return Architecture(**{**document, "encoder_channels": tuple(document["encoder_channels"])})
 
     @property
     def feature_channels(self) -> int:

@@ -1,0 +1,116 @@
+"""Targets: what they build, what they refuse, and that `auto` chooses something that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gconet.engines import installed, registry
+from gconet.engines.doctor import examine_targets, main
+from gconet.engines.registry import TARGETS, choose_target, get_target
+from gconet.engines.target import EngineSpec, check_spec
+from gconet.export.to_onnx import export_detect
+from gconet.runtime.errors import TargetError, UsageError
+from gconet.runtime.session import SESSIONS
+from gconet.train.model import GCoNet, initialise
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_describes_itself(name: str) -> None:
+    target = get_target(name)
+    assert target.name == name
+    assert target.preferred_precision() in target.precisions
+    assert target.version()[0].isdigit()
+    assert (target.runs_here() is None) == (name in SESSIONS)
+
+
+def test_auto_is_a_target_with_a_session() -> None:
+    target, why = choose_target()
+    assert target.name in SESSIONS
+    assert target.name in why
+
+
+def test_auto_passes_over_what_is_missing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_openvino(module: str) -> object:
+        if module == "openvino":
+            raise ImportError("No module named 'openvino'")
+        return original(module)
+
+    original = installed.importlib.import_module
+    monkeypatch.setattr(installed.importlib, "import_module", no_openvino)
+    target, why = choose_target()
+    assert target.name == "onnxruntime"
+    assert "pip install openvino" in why
+
+    monkeypatch.setattr(registry, "AUTO_ORDER", ("openvino",))
+    with pytest.raises(TargetError, match="pip install openvino"):
+        choose_target()
+
+
+def test_unknown_targets_precisions_and_groups_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown target 'abacus': choose auto, onnxruntime"):
+        get_target("abacus")
+    with pytest.raises(UsageError, match="builds fp32, bf16, not int8"):
+        check_spec(get_target("openvino"), EngineSpec("int8", 64))
+    with pytest.raises(UsageError, match="at least 1"):
+        EngineSpec("fp32", 0)
+    with pytest.raises(UsageError, match="leave it out"):
+        check_spec(get_target("onnxruntime"), EngineSpec("fp32", 64, ("8.9",)))
+
+
+@pytest.mark.parametrize("capabilities", [(), ("7.5",), ("8.9",), ("8.6", "8.9", "12.0")])
+def test_full_size_half_plan_compiles_without_a_gpu(
+    capabilities: tuple[str, ...], half_graph: object, tmp_path: Path
+) -> None:
+    """Weights alone are 33 MB in half precision and twice that in single."""
+    spec = EngineSpec("fp16", 64, capabilities)
+    (plan,) = get_target("tensorrt-rtx").build(half_graph, spec, tmp_path)  # type: ignore[arg-type]
+    assert plan.name == "detect.plan"
+    assert 30e6 < plan.stat().st_size < 40e6
+
+
+@pytest.fixture(scope="module")
+def half_graph() -> object:
+    """The full-size network in half precision."""
+    return export_detect(initialise(GCoNet(), seed=0).eval(), 224, "fp16")
+
+
+def test_plan_for_an_unknown_gpu_is_refused(half_graph: object, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"compute capability '6\.1'.*7\.5"):
+        get_target("tensorrt-rtx").build(half_graph, EngineSpec("fp16", 4, ("6.1",)), tmp_path)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rival_onnxruntime_wheels_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed.onnxruntime_conflict() is None
+    monkeypatch.setattr(installed, "installed_version", lambda name: "1.0" if name.startswith("onnxruntime") else None)
+    conflict = installed.onnxruntime_conflict()
+    assert conflict is not None
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in conflict
+
+
+def test_doctor_reports_every_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [report.target for report in examine_targets()] == list(TARGETS)
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in TARGETS)
+    assert "auto: " in out
+
+
+def test_doctor_explains_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gconet.engines.doctor.installed_version", lambda name: None if name == "torch" else "1.0")
+    for report in examine_targets():
+        assert report.build_problem == "torch missing: pip install 'gconet-deploy[build]'"
+
+
+def test_bf16_differs_from_fp32_so_it_is_really_used(tiny_bundle: object, rng: np.random.Generator) -> None:
+    from gconet.runtime import load
+
+    if get_target("openvino").preferred_precision() != "bf16":
+        pytest.skip("this CPU has no bf16 instructions")
+    images = rng.standard_normal((2, 3, 64, 64), np.float32)
+    single, half = (load(tiny_bundle("openvino", precision)) for precision in ("fp32", "bf16"))  # type: ignore[operator]
+    difference = single.session.infer({"images": images})["maps"] - half.session.infer({"images": images})["maps"]
+    assert 1e-4 < np.abs(difference).mean() < 1e-2

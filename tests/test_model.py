@@ -1,0 +1,126 @@
+"""The network: what depends on the group, what the switches change, what training gives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from gconet.train.losses import LossWeights, collaborating_loss, gconet_losses, soft_iou_loss
+from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
+
+IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def switched(architecture: Architecture, **switches: bool) -> GCoNet:
+    """A seeded network with some modules switched off."""
+    return initialise(GCoNet(dataclasses.replace(architecture, **switches)), seed=0).eval()
+
+
+@torch.inference_mode()
+def test_maps_have_the_size_of_the_images_and_lie_between_0_and_1(tiny_network: GCoNet) -> None:
+    maps = tiny_network(IMAGES)
+    assert maps.shape == (4, 1, 64, 64)
+    assert 0 <= maps.min() < maps.max() <= 1
+
+
+@torch.inference_mode()
+def test_attention_of_every_photo_sums_to_one(tiny_network: GCoNet) -> None:
+    attention, consensus = tiny_network.consensus(IMAGES)
+    assert attention.shape == (4, 1, 4, 4)
+    assert consensus.shape == (1, 16, 1, 1)
+    torch.testing.assert_close(attention.sum(dim=(1, 2, 3)), torch.ones(4))
+
+
+@torch.inference_mode()
+def test_attention_follows_its_definition_pixel_by_pixel(tiny_network: GCoNet) -> None:
+    """Section 3.2 written out: best match in each photo, mean over photos, softmax over the photo's own pixels."""
+    gam = tiny_network.gam
+    assert isinstance(gam, GroupAffinityModule)
+    features = tiny_network.encoder(IMAGES[:2])[-1]
+    query, key = gam.query(features), gam.key(features)
+    agreement = torch.empty(2, 4, 4)
+    for photo in range(2):
+        for row in range(4):
+            for column in range(4):
+                pixel = query[photo, :, row, column]
+                best = [(pixel[:, None, None] * key[other]).sum(0).max() for other in range(2)]
+                agreement[photo, row, column] = sum(best) / 2 / 16**0.5
+    expected = agreement.flatten(1).softmax(-1).view(2, 1, 4, 4)
+    torch.testing.assert_close(gam(features).attention, expected)
+    pooled = gam.output(features * expected).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(gam(features).consensus.flatten(), pooled)
+
+
+@torch.inference_mode()
+def test_order_of_the_group_does_not_matter_but_its_members_do(tiny_network: GCoNet) -> None:
+    together = tiny_network(IMAGES)
+    shuffled = tiny_network(IMAGES[[2, 0, 3, 1]])
+    torch.testing.assert_close(shuffled, together[[2, 0, 3, 1]], atol=1e-5, rtol=0)
+    assert (tiny_network(IMAGES[:2]) - together[:2]).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_baseline_pools_by_plain_average(tiny_network: GCoNet) -> None:
+    baseline = switched(tiny_network.architecture, gam=False, gcm=False, acm=False)
+    attention, consensus = baseline.consensus(IMAGES)
+    torch.testing.assert_close(consensus.flatten(), baseline.encoder(IMAGES)[-1].mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(attention, torch.full((4, 1, 4, 4), 1 / 16))
+
+
+@pytest.mark.parametrize(("gcm", "acm"), [(True, True), (True, False), (False, True), (False, False)])
+@torch.inference_mode()
+def test_training_outputs_follow_the_switches(tiny_network: GCoNet, gcm: bool, acm: bool) -> None:
+    outputs = switched(tiny_network.architecture, gcm=gcm, acm=acm).training_outputs(IMAGES)
+    assert [tuple(maps.shape) for maps in outputs.side_maps] == [(4, 1, 64, 64)] * 4
+    assert (outputs.crossed_logits is not None) == gcm
+    assert (outputs.class_logits is not None) == acm
+    if outputs.crossed_logits is not None:
+        assert outputs.crossed_logits.shape == (8, 1, 64, 64)
+    if outputs.class_logits is not None:
+        assert outputs.class_logits.shape == (4, 5)
+
+
+@torch.inference_mode()
+def test_last_side_map_is_the_answer_for_each_of_the_two_groups(tiny_network: GCoNet) -> None:
+    last = tiny_network.training_outputs(IMAGES).side_maps[-1]
+    torch.testing.assert_close(last[:2], tiny_network(IMAGES[:2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(last[2:], tiny_network(IMAGES[2:]), atol=1e-5, rtol=0)
+
+
+def test_an_odd_number_of_training_images_is_refused(tiny_network: GCoNet) -> None:
+    with pytest.raises(ValueError, match="two groups of equal size"):
+        tiny_network.training_outputs(IMAGES[:3])
+
+
+def test_the_total_loss_reaches_every_parameter(tiny_network: GCoNet) -> None:
+    model = initialise(GCoNet(tiny_network.architecture), seed=3)
+    truth = (IMAGES[:, :1] > 0).float()
+    losses = gconet_losses(model.training_outputs(IMAGES), truth, torch.tensor([0, 0, 1, 1]), LossWeights())
+    torch.testing.assert_close(losses.total, losses.saliency + losses.collaborating + losses.classification)
+    losses.total.backward()
+    untouched = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert untouched == []
+
+
+def test_soft_iou_is_zero_for_the_truth_itself_also_where_nothing_is_marked() -> None:
+    truth = torch.zeros(2, 1, 8, 8)
+    truth[0, :, 2:5, 2:5] = 1
+    assert soft_iou_loss(truth, truth).item() == 0
+    assert soft_iou_loss(1 - truth[:1], truth[:1]).item() == 1
+    halves = torch.full((2, 1, 8, 8), 0.5)
+    torch.testing.assert_close(soft_iou_loss(halves, truth, "mean"), soft_iou_loss(halves, truth, "sum") / 2)
+
+
+def test_collaborating_loss_wants_nothing_from_crossed_pairs() -> None:
+    truth = torch.ones(1, 1, 4, 4)
+    right = torch.cat([torch.full((1, 1, 4, 4), 9.0), torch.full((1, 1, 4, 4), -9.0)])
+    assert collaborating_loss(right, truth) < 1e-6
+    assert collaborating_loss(-right, truth) > 8
+
+
+def test_initialisation_is_the_same_for_the_same_seed_only(tiny_network: GCoNet) -> None:
+    first, second, other = (initialise(GCoNet(tiny_network.architecture), seed=seed).state_dict() for seed in (5, 5, 6))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["encoder.conv1.conv1_1.weight"], other["encoder.conv1.conv1_1.weight"])
