@@ -59,8 +59,8 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
                 image.load()  # some formats are upright from here on
                 turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
                 upright = image if turn is None else image.transpose(turn)
-                if upright.mode.startswith(("I", "F")):  # 16-bit grey would saturate in convert()
-                    upright = Image.fromarray((np.asarray(upright) / 257).clip(0, 255).astype(np.uint8))
+                if upright.mode.startswith("I"):  # 16-bit grey would saturate in convert()
+                    upright = Image.fromarray(np.rint(np.asarray(upright) / 257).clip(0, 255).astype(np.uint8))
                 return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError as error:
         raise PhotoError(f"{path} is not a photo: replace it or leave it out") from error
@@ -99,6 +99,8 @@ def find_groups(paths: Sequence[str | os.PathLike[str]]) -> list[Group]:
     for group in groups:
         for photo in group.photos:
             other = taken.setdefault(group.folder / photo.stem, photo)
+            if other is not photo and other == photo:
+                raise PhotoError(f"{photo} is named twice: name it once")
             if other is not photo:
                 raise PhotoError(f"{other} and {photo} would share one map: rename one of them")
     return groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[..., 0]
 ALPHA = RGB[..., 1]
 INDEX = GREY % 4
+DEEP_GREY = (GREY * 257.0 + np.linspace(-128, 128, GREY.size).reshape(GREY.shape)).clip(0, 65535).astype(np.uint16)
 PALETTE = np.array([[250, 10, 20], [0, 128, 0], [3, 2, 1], [90, 80, 200]], np.uint8)
 
 
@@ -43,7 +45,7 @@ COLOUR_MODES: dict[str, tuple[Image.Image, Photo]] = {
     "RGBA": (Image.fromarray(np.dstack([RGB, ALPHA])), RGB),
     "palette": (palette_image(), PALETTE[INDEX]),
     "bilevel": (Image.fromarray(GREY > 127), in_three_channels(np.where(GREY > 127, 255, 0).astype(np.uint8))),
-    "16-bit grey": (Image.fromarray(GREY.astype(np.uint16) * 257), in_three_channels(GREY)),
+    "16-bit grey": (Image.fromarray(DEEP_GREY), in_three_channels(GREY)),
 }
 
 
@@ -143,12 +145,34 @@ def assert_refused(path: Path) -> str:
     return message
 
 
-def test_reading_in_many_threads_leaves_the_warning_filters_alone(tmp_path: Path) -> None:
-    path = tmp_path / "photo.png"
-    Image.fromarray(np.repeat(RGB, 40, axis=0)).save(path)
+def test_reading_in_two_threads_leaves_the_warning_filters_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = tmp_path / "first.png", tmp_path / "second.png"
+    for path in paths:
+        Image.fromarray(RGB).save(path)
+    first_is_in, second_is_in, first_is_done = threading.Event(), threading.Event(), threading.Event()
+    open_now = Image.open
+
+    def open_late(path: Path) -> Image.Image:
+        """Leave in the order of entering, if two can be in at all."""
+        if path == paths[0]:
+            first_is_in.set()
+            second_is_in.wait(timeout=0.2)
+        else:
+            second_is_in.set()
+            first_is_done.wait()
+        return open_now(path)
+
+    monkeypatch.setattr(Image, "open", open_late)
     before = list(warnings.filters)
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(read_photo, [path] * 40))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(read_photo, paths[0])
+        first.add_done_callback(lambda _: first_is_done.set())
+        first_is_in.wait(timeout=5)
+        second = threads.submit(read_photo, paths[1])
+    for read in (first, second):
+        np.testing.assert_array_equal(read.result(), RGB)
     assert warnings.filters == before
 
 

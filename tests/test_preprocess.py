@@ -13,7 +13,7 @@ from PIL import Image
 
 from gconet.runtime.preprocess import Photo, Preprocessing, resize_map, to_bytes, to_input
 
-GOOD = {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+GOOD: dict[str, Any] = {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def plain_input(photo: Photo, preprocessing: Preprocessing) -> torch.Tensor:
@@ -81,7 +81,7 @@ def test_resizing_to_the_same_size_changes_no_value(shape: tuple[int, int], rng:
 
 def test_resized_map_keeps_the_corners_and_stays_within_the_range(rng: np.random.Generator) -> None:
     for _ in range(100):
-        saliency = np.rint(rng.random(rng.integers(2, 30, 2)) * 5).astype(np.float32) / 5
+        saliency = (np.rint(rng.random(rng.integers(2, 30, 2)) * 5) / 5).astype(np.float32)
         resized = resize_map(saliency, *rng.integers(2, 100, 2))
         assert saliency.min() <= resized.min()
         assert resized.max() <= saliency.max()
@@ -89,7 +89,7 @@ def test_resized_map_keeps_the_corners_and_stays_within_the_range(rng: np.random
 
 
 def test_map_values_round_to_the_nearest_grey_value() -> None:
-    saliency = np.array([[0, 0.49, 0.51, 1.49], [127.4, 127.6, 254.51, 255]], np.float32) / 255
+    saliency = (np.array([[0, 0.49, 0.51, 1.49], [127.4, 127.6, 254.51, 255]]) / 255).astype(np.float32)
     grey = to_bytes(saliency)
     assert grey.dtype == np.uint8
     assert grey.tolist() == [[0, 0, 1, 1], [127, 128, 255, 255]]

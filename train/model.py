@@ -260,14 +260,15 @@ class GCoNet(nn.Module):
         consensus = [self.gam(first).consensus, self.gam(second).consensus]
         own = torch.cat([depthwise_correlation(first, consensus[0]), depthwise_correlation(second, consensus[1])])
         logits = self.decoder.side_logits(self.decoder.pyramid(features, own))
-        side_maps = [upsample(side.sigmoid(), images.shape[2:]) for side in logits]
+        # In float32 also under autocast: in bf16 a sigmoid above 0.998 is 1 and has no gradient.
+        side_maps = [upsample(side.float().sigmoid(), images.shape[2:]) for side in logits]
 
         crossed_logits = class_logits = None
         if self.architecture.gcm:
             other = torch.cat([depthwise_correlation(first, consensus[1]), depthwise_correlation(second, consensus[0])])
-            crossed_logits = upsample(self.gcm(torch.cat([own, other])), images.shape[2:])
+            crossed_logits = upsample(self.gcm(torch.cat([own, other])).float(), images.shape[2:])
         if self.architecture.acm:
-            class_logits = self.acm(features[-1].mean(dim=(2, 3)))
+            class_logits = self.acm(features[-1].mean(dim=(2, 3))).float()
         return TrainingOutputs(side_maps, crossed_logits, class_logits)
 
 

@@ -1,0 +1,266 @@
+"""The command `gconet` as a user meets it: files written, exit codes, one line per mistake."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gconet.runtime as gr
+from gconet.runtime import cli, command_line
+from gconet.runtime.cli import COMMANDS
+from gconet.runtime.preprocess import Photo, to_bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command leaves on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+
+Gconet = Callable[..., Outcome]
+
+
+@pytest.fixture
+def gconet(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gconet:
+    """Run the command in an empty folder, output of engines' own libraries included."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments: str | Path) -> Outcome:
+        capfd.readouterr()
+        try:
+            code = command_line.run(cli.main, [str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        return Outcome(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Callable[[str, str], Path]) -> Path:
+    return tiny_bundle("onnxruntime", "fp32")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, example_photos: list[Photo]) -> Path:
+    """Two groups of two small photos, one of them nested, as lossless files."""
+    names = ["cats/a.png", "cats/b c.png", "more/été/a.png", "more/été/z.webp"]
+    for name, photo, step in zip(names, example_photos, (5, 6, 7, 8), strict=False):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo[::step, ::4]).save(path, lossless=True)
+    return tmp_path / "photos"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_one_line_error(outcome: Outcome, *mentions: object) -> None:
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert len(outcome.err.splitlines()) == 1
+    assert outcome.err.startswith("gconet")
+    for mention in mentions:
+        assert str(mention) in outcome.err
+
+
+def test_detect_writes_the_detectors_maps_and_mirrors_the_tree(
+    gconet: Gconet, bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    before = content(photos)
+    outcome = gconet("detect", photos, "--bundle", bundle, "--out", tmp_path / "maps", "--threads", "1")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"4 maps of 2 groups in {tmp_path / 'maps'}\n"
+    assert set(content(tmp_path / "maps")) == {"cats/a.png", "cats/b c.png", "more/été/a.png", "more/été/z.png"}
+    assert content(photos) == before
+
+    detector = gr.load(bundle, threads=1)
+    for folder in ("cats", "more/été"):
+        group = sorted((photos / folder).iterdir())
+        for photo, saliency in zip(group, detector.detect(group), strict=True):
+            with Image.open(tmp_path / "maps" / folder / f"{photo.stem}.png") as image:
+                assert image.format == "PNG"
+                assert image.mode == "L"
+                assert image.size == Image.open(photo).size
+                np.testing.assert_array_equal(np.asarray(image), to_bytes(saliency))
+
+
+def test_photos_named_one_by_one_are_one_group_at_the_top_of_out(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    outcome = gconet("detect", photos / "cats/a.png", photos / "more/été/z.webp", "--bundle", bundle)
+    assert (outcome.code, outcome.out) == (0, "2 maps of 1 group in maps\n")
+    assert set(content(Path())) == {"maps/a.png", "maps/z.png"}
+
+
+def test_a_group_beyond_the_verified_size_is_noted(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    limit = gr.open_bundle(bundle).manifest.max_group
+    for index in range(limit - 1):
+        shutil.copy(photos / "cats/a.png", photos / f"cats/copy-{index}.png")
+    outcome = gconet("detect", photos / "cats", "--bundle", bundle)
+    assert outcome.code == 0
+    assert outcome.err == f"note: a group of {limit + 1} photos; {bundle} was verified up to {limit}\n"
+    assert len(content(Path("maps"))) == limit + 1
+
+
+def test_existing_maps_are_replaced_only_with_overwrite(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    earlier = Path("maps/more/été/z.png")  # the last of all outputs: nothing before it may be written either
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"precious")
+    assert_one_line_error(gconet("detect", photos, "--bundle", bundle), earlier, "--overwrite")
+    assert content(Path()) == {str(earlier): b"precious"}
+    assert gconet("detect", photos, "--bundle", bundle, "--overwrite").code == 0
+    assert len(content(Path("maps"))) == 4
+    assert Image.open(earlier).mode == "L"
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_a_photo_is_never_replaced(flags: tuple[str, ...], gconet: Gconet, bundle: Path, photos: Path) -> None:
+    before = content(photos)
+    Path("link").symlink_to(photos)
+    outcome = gconet("detect", photos / "cats", "--bundle", bundle, "--out", "link/cats", *flags)
+    assert_one_line_error(outcome, "would replace a photo", "--out")
+    assert content(photos) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a photo", None], ids=["empty", "text", "truncated"])
+def test_a_bad_photo_leaves_nothing_of_its_group(
+    damage: bytes | None, gconet: Gconet, bundle: Path, photos: Path
+) -> None:
+    bad = photos / "cats/b c.png"
+    bad.write_bytes(bad.read_bytes()[:-300] if damage is None else damage)
+    assert_one_line_error(gconet("detect", photos / "cats", "--bundle", bundle), bad)
+    assert content(Path()) == {}
+
+
+def test_a_map_that_cannot_be_written_leaves_no_partial_file(
+    gconet: Gconet, bundle: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(_: Image.Image, path: Path, **__: str) -> None:
+        path.write_bytes(b"half a map")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
+    assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "No space left on device", "maps/cats/a.png")
+    assert content(Path()) == {}
+
+
+def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    Path("maps").write_bytes(b"a file")
+    assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "cannot write maps")
+    assert content(Path()) == {"maps": b"a file"}
+
+
+def test_a_missing_bundle_is_one_line_with_the_command_that_makes_it(gconet: Gconet, photos: Path) -> None:
+    assert_one_line_error(gconet("detect", photos), "no bundle at build/gconet.gconet", "build_engine.py")
+
+
+def test_an_altered_bundle_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    copy = Path(shutil.copytree(bundle, "copy.gconet"))
+    artefact = copy / "detect.onnx"
+    altered = bytearray(artefact.read_bytes())
+    altered[len(altered) // 2] ^= 1
+    artefact.write_bytes(altered)
+    assert_one_line_error(gconet("detect", photos, "--bundle", copy), artefact, "not the file that was built")
+    assert not Path("maps").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mention"),
+    [
+        (["detect", "absent"], "no photo or folder at absent"),
+        (["detect", "."], "no photos in ."),
+        (["detect"], "PHOTOS"),
+        (["detect", ".", "--frobnicate"], "--frobnicate"),
+        (["detect", ".", "--over"], "--over"),
+        (["detect", ".", "--threads", "0"], "--threads"),
+        (["detect", ".", "--threads", "two"], "--threads"),
+        (["frobnicate"], "frobnicate"),
+        (["--frobnicate"], "gconet --help"),
+        ([], "COMMAND"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], mention: str, gconet: Gconet) -> None:
+    assert_one_line_error(gconet(*arguments), mention)
+    assert content(Path()) == {}
+
+
+def test_an_unknown_device_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    assert_one_line_error(gconet("detect", photos, "--bundle", bundle, "--device", "toaster"), "toaster")
+
+
+def test_help_lists_every_command(gconet: Gconet) -> None:
+    outcome = gconet("--help")
+    assert outcome.code == 0
+    listed = dict(line.split(maxsplit=1) for line in outcome.out.partition("commands:\n")[2].splitlines() if line)
+    assert {name: listed[name] for name in COMMANDS} == {name: command.summary for name, command in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, gconet: Gconet) -> None:
+    module, _, function = COMMANDS[name].entry.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    outcome = gconet(name, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("usage: ")
+
+
+def test_detects_help_has_examples_and_defaults(gconet: Gconet) -> None:
+    text = gconet("detect", "--help").out
+    assert "examples:\n  gconet detect " in text
+    assert "(default: build/gconet.gconet)" in text
+
+
+@pytest.mark.parametrize("extra", ["build", ""])
+def test_a_command_whose_libraries_are_missing_names_the_install(
+    extra: str, gconet: Gconet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_a_framework.py").write_text("import a_framework_nobody_has\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "COMMANDS", {"mend": cli.Command("needs_a_framework:main", extra, "mend")})
+    if extra:
+        assert_one_line_error(gconet("mend"), "a_framework_nobody_has", "pip install 'gconet-deploy[build]'")
+    else:
+        with pytest.raises(ModuleNotFoundError):
+            gconet("mend")
+
+
+def test_errors_of_several_lines_are_printed_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: object) -> int:
+        raise gr.TargetError("the engine said:\n  no\n\nand left")
+
+    assert command_line.run(fail, []) == 2
+    assert capsys.readouterr().err == "gconet: the engine said: no and left\n"
+
+
+def test_an_interrupt_is_exit_code_130_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    assert command_line.run(interrupt, []) == 130
+    assert capsys.readouterr().err == "gconet: interrupted\n"
+
+
+def test_bugs_are_not_swallowed() -> None:
+    def fail(_: object) -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command_line.run(fail, [])
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_exit_code_of_a_command_is_passed_on(code: int) -> None:
+    assert command_line.run(lambda _: code, []) == code
