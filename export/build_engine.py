@@ -9,8 +9,10 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
 import argparse
+import os
 from collections.abc import Sequence
 
+from gconet.bench.reference import EXAMPLES
 from gconet.engines.registry import TARGETS
 from gconet.export.verified_build import BuildRequest, ParityError, build
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, run
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str]) -> int:
             "\nThe weights are random: the engine is right, its maps mean nothing. Give trained ones with --checkpoint."
         )
     if manifest.target in SESSIONS:
-        print(f"\nTry it:\n  gconet detect bench/examples/images/apple --bundle {options.out} --out build/maps")
+        apples = os.path.relpath(EXAMPLES / "apple")
+        print(f"\nTry it:\n  gconet detect {apples} --bundle {options.out} --out build/maps")
     return EXIT_DONE
 
 

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Command] = {
     "build": Command("gconet.export.build_engine:main", "build", "make a verified bundle from a checkpoint"),
     "detect": Command("gconet.runtime.detect_command:main", "", "write a map for each photo of one or many groups"),
     "convert": Command("gconet.train.convert:main", "build", "turn the authors' .pth into our .safetensors"),
+    "evaluate": Command("gconet.bench.accuracy:main", "", "score a folder of maps against the truth: MAE, F, E, S"),
     "bench": Command("gconet.bench.latency:main", "", "measure latency of bundles, interleaved"),
     "doctor": Command("gconet.engines.doctor:main", "", "show what is installed and which targets work here"),
 }

@@ -1,0 +1,93 @@
+"""What a training run is made of. The defaults are the paper's recipe [4.1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from gconet.train.losses import LossWeights
+from gconet.train.model import Architecture
+
+Arithmetic = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How samples vary. The first two are the paper's; the others are ours and off by default.
+
+    Attributes
+    ----------
+    flip : mirror half of the samples.
+    quarter_turns : turn by 90° left or right, or not at all, one third each.
+    rotation : largest further turn, degrees.
+    scale : smallest and largest zoom.
+    colour : largest relative change of brightness, contrast and saturation.
+    synthetic : share of groups made of a cut-out pasted over photos of other groups; needs cut-outs.
+    distractor : share of real photos that get a cut-out of something else; needs cut-outs.
+    """
+
+    flip: bool = True
+    quarter_turns: bool = True
+    rotation: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    colour: float = 0.0
+    synthetic: float = 0.0
+    distractor: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run.
+
+    Attributes
+    ----------
+    data : folder with `images/` and `gts/`.
+    out : folder for checkpoints and logs.
+    cutouts : folder of RGBA pictures for synthetic groups and distractors.
+    vgg : ImageNet weights for the encoder, torchvision's names.
+    hold_out : groups to validate on, left out of training.
+    architecture : switches GAM, GCM, ACM; `classes` is set from the data.
+    group_size : photos of each of the two groups of a pair.
+    repeat_photos : let groups with fewer photos than `group_size` repeat some, in other augmentations.
+    pairs_per_step : pairs whose gradients are averaged for one step, over all processes.
+    steps : optimizer steps; 0 stands for `epochs` over the groups, two a pair.
+    sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
+    learning_rate, betas : of Adam.
+    schedule : "constant", or "cosine" down to 0.
+    trainable_encoder : encoder layers that learn, by prefix; all others are frozen.
+    encoder_rate : their learning rate relative to the rest.
+    arithmetic : of the forward pass; losses are fp32.
+    """
+
+    data: Path
+    out: Path
+    cutouts: Path | None = None
+    vgg: Path | None = None
+    hold_out: tuple[str, ...] = ()
+    architecture: Architecture = field(default_factory=Architecture)
+    weights: LossWeights = field(default_factory=LossWeights)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    group_size: int = 16
+    repeat_photos: bool = False
+    pairs_per_step: int = 1
+    epochs: int = 50
+    steps: int = 0
+    sizes: tuple[int, ...] = (224,)
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    schedule: Literal["constant", "cosine"] = "constant"
+    trainable_encoder: tuple[str, ...] = ("conv5.conv5_3",)
+    encoder_rate: float = 0.01
+    arithmetic: Arithmetic = "fp32"
+    channels_last: bool = False
+    device: str = "cpu"
+    workers: int = 1
+    seed: int = 0
+    validate_every: int = 200
+    picture_every: int = 300
+    save_every: int = 100
+
+    def size_at(self, step: int, steps: int) -> int:
+        """Input size of a step."""
+        return self.sizes[min(step * len(self.sizes) // steps, len(self.sizes) - 1)]

@@ -1,0 +1,150 @@
+"""Groups of photos with masks, in the layout the field's data sets share: `images/<set>/<group>`, `gts/<set>/<group>`.
+
+DUTS_class, CoCA, CoSOD3k and Cosal2015 come this way, with or without the level `<set>`. Everything is checked before
+training starts, and every problem is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from gconet.runtime.errors import GconetError
+from gconet.runtime.photos import find_groups, read_photo
+
+MASK_SUFFIX = ".png"
+
+
+class DataError(GconetError):
+    """A data set that cannot be trained on. `problems` has one line for each thing that is wrong."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photo and the mask of the object its group shares."""
+
+    photo: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class LabelledGroup:
+    """Photos that share an object. `name` is the path below `images/`, such as "COCO256/bus"."""
+
+    name: str
+    samples: tuple[Sample, ...]
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """A mask as (H, W) uint8, 0 to 255; 255 is the shared object."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))
+
+
+def read_groups(root: Path) -> list[LabelledGroup]:
+    """List the groups below `root/images`, without opening a file.
+
+    Raises
+    ------
+    DataError
+        If `root` has no `images` and `gts`, or a photo has no mask.
+    """
+    images, truths = root / "images", root / "gts"
+    for folder in (images, truths):
+        if not folder.is_dir():
+            raise DataError(
+                [f"{root} has no folder {folder.name}/: images/<set>/<group> and gts/<set>/<group> are wanted"]
+            )
+    groups, problems = [], []
+    for group in find_groups([images]):
+        samples = [Sample(photo, truths / group.folder / f"{photo.stem}{MASK_SUFFIX}") for photo in group.photos]
+        problems += [f"{s.photo} has no mask at {s.mask}" for s in samples if not s.mask.is_file()]
+        groups.append(LabelledGroup(group.folder.as_posix(), tuple(samples)))
+    empty = [folder for folder in _leaf_folders(images) if not any(folder.iterdir())]
+    problems += [f"the group {folder} is empty" for folder in empty]
+    if problems:
+        raise DataError(problems)
+    return groups
+
+
+def check_groups(groups: Sequence[LabelledGroup], group_size: int) -> None:
+    """Open every photo and mask.
+
+    Raises
+    ------
+    DataError
+        Naming every unreadable photo or mask, every mask of another size than its photo, every group with fewer than
+        `group_size` photos, and fewer than two groups.
+    """
+    problems = [
+        f"the group {group.name} has {len(group.samples)} photos, {group_size} are asked for: lower --group-size, "
+        "or pass --repeat-photos"
+        for group in groups
+        if len(group.samples) < group_size
+    ]
+    if len(groups) < 2:
+        problems.append(f"{len(groups)} groups are left to train on, at least two are needed")
+    samples = [sample for group in groups for sample in group.samples]
+    for sample in tqdm(samples, desc="checking data", unit="photo", disable=None, leave=False):
+        try:
+            photo = read_photo(sample.photo)
+        except GconetError as error:
+            problems.append(str(error))
+            continue
+        try:
+            mask = read_mask(sample.mask)
+        except (OSError, SyntaxError, ValueError) as error:
+            problems.append(f"the mask {sample.mask} cannot be read ({error})")
+            continue
+        if mask.shape != photo.shape[:2]:
+            sizes = f"{mask.shape[1]}×{mask.shape[0]}, its photo {photo.shape[1]}×{photo.shape[0]}"
+            problems.append(f"the mask {sample.mask} is {sizes}")
+    if problems:
+        raise DataError(problems)
+
+
+def hold_out(groups: Sequence[LabelledGroup], names: Iterable[str]) -> tuple[list[LabelledGroup], list[LabelledGroup]]:
+    """Split into training and held-out groups; a photo that is in both, by content, leaves the training groups.
+
+    Raises
+    ------
+    DataError
+        If a name is no group.
+    """
+    wanted = set(names)
+    unknown = sorted(wanted - {group.name for group in groups})
+    if unknown:
+        raise DataError([f"no group {name} to hold out: names are like {groups[0].name}" for name in unknown])
+    held = [group for group in groups if group.name in wanted]
+    seen = {_digest(sample.photo) for group in held for sample in group.samples}
+    training = []
+    for group in groups:
+        if group.name not in wanted:
+            kept = tuple(sample for sample in group.samples if not seen or _digest(sample.photo) not in seen)
+            training.append(LabelledGroup(group.name, kept))
+    return training, held
+
+
+def read_pictures(sample: Sample) -> tuple[Image.Image, Image.Image]:
+    """The photo (RGB) and the mask (L)."""
+    return Image.fromarray(read_photo(sample.photo)), Image.fromarray(read_mask(sample.mask))
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _leaf_folders(root: Path) -> list[Path]:
+    folders = [path for path in sorted(root.rglob("*")) if path.is_dir() and not path.name.startswith(".")]
+    return [folder for folder in folders if not any(child.is_dir() for child in folder.iterdir())]

@@ -1,0 +1,159 @@
+"""The training loop of GCoNet [4.1], on one page.
+
+A step averages the gradients of `pairs_per_step` pairs of groups, shared out among the processes. Pair number i of a
+seed is always the same pair, so a run that was stopped goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Subset
+
+from gconet.train.config import TrainingConfig
+from gconet.train.groups import LabelledGroup
+from gconet.train.interruption import Interruption
+from gconet.train.losses import Losses, LossWeights, gconet_losses
+from gconet.train.model import GCoNet, GroupAffinityModule
+from gconet.train.observer import Observer
+from gconet.train.pairs import PairBatch, PairDataset
+from gconet.train.training_state import TrainingState
+from gconet.train.validation import autocast, validate
+
+
+class PairLoss(nn.Module):
+    """The losses of one pair as a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, model: GCoNet, weights: LossWeights) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = weights
+
+    def forward(self, images: Tensor, truth: Tensor, labels: Tensor) -> Losses:
+        """Losses in float32, whatever the network's arithmetic."""
+        outputs = self.model.training_outputs(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return gconet_losses(outputs, truth, labels, self.weights)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train together."""
+
+    rank: int
+    count: int
+
+    @staticmethod
+    def current() -> Processes:
+        """As set up by torchrun, or alone."""
+        return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes(0, 1)
+
+
+def freeze(model: GCoNet, trainable_encoder: Sequence[str]) -> None:
+    """Freeze the encoder but for the layers whose names start with one of the prefixes."""
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad_(name.startswith(tuple(trainable_encoder)))
+
+
+def make_optimizer(model: GCoNet, config: TrainingConfig) -> torch.optim.Adam:
+    """Adam over what is trainable; the encoder learns at its own rate."""
+    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
+    rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.") and p.requires_grad]
+    groups = [{"params": rest, "factor": 1.0}, {"params": encoder, "factor": config.encoder_rate}]
+    return torch.optim.Adam([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
+
+
+def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
+    """The rate of a step, before the encoder's factor."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def train(
+    model: GCoNet,
+    groups: Sequence[LabelledGroup],
+    held_out: Sequence[LabelledGroup],
+    steps: int,
+    state: TrainingState,
+    observer: Observer,
+    config: TrainingConfig,
+    stop: Interruption,
+) -> None:
+    """Train `model` in place from `state.step` to `steps`, or until `stop` is requested; the state is saved."""
+    processes, device = Processes.current(), torch.device(config.device)
+    dataset = PairDataset(groups, config, steps)
+    pair_loss: nn.Module = PairLoss(model, config.weights)
+    if processes.count > 1:
+        # The two heads that training may lack, and frozen layers, have no gradients to wait for.
+        pair_loss = DistributedDataParallel(pair_loss, broadcast_buffers=False)
+    batches = _batches(dataset, state.step, processes, config)
+    local_pairs = config.pairs_per_step // processes.count
+
+    while state.step < steps and not stop.requested:
+        size = config.size_at(state.step, steps)
+        if size != state.size:
+            rescale_consensus(model, state.size, size)
+            state.size = size
+        model.train()
+        rate = learning_rate(config, state.step, steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        state.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros(4, device=device)
+        for pair in range(local_pairs):
+            batch = PairBatch(*(tensor.to(device, non_blocking=True) for tensor in next(batches)))
+            if config.channels_last:
+                batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
+            last = pair == local_pairs - 1
+            with _no_sync(pair_loss, not last), autocast(config):
+                losses = pair_loss(*batch)
+                state.scaler.scale(losses.total / local_pairs).backward()
+            total += torch.stack([loss.detach() for loss in losses]) / local_pairs
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.step += 1
+        if processes.count > 1:
+            dist.all_reduce(total)
+            total /= processes.count
+        if processes.rank == 0:
+            observer.step(state.step, total.tolist(), rate)
+            if state.step % config.validate_every == 0 or state.step == steps:
+                scores = validate(model, held_out, size, config)
+                state.note_validation(scores, final=size == config.sizes[-1])
+                observer.validation(state.step, scores)
+            if state.step % config.picture_every == 0:
+                observer.picture(state.step, model, held_out or groups, size, config)
+            if state.step % config.save_every == 0 or state.step == steps or stop.requested:
+                state.save()
+
+
+def rescale_consensus(model: GCoNet, old_size: int, new_size: int) -> None:
+    """Keep the consensus as it is when the input size changes, in place.
+
+    Attention sums to 1 over a photo's pixels and is then averaged over them, so what the output projection sees shrinks
+    with their number; its weights make up for that.
+    """
+    if isinstance(model.gam, GroupAffinityModule):
+        with torch.no_grad():
+            model.gam.output.weight *= (new_size / old_size) ** 2
+
+
+def _batches(dataset: PairDataset, step: int, processes: Processes, config: TrainingConfig) -> Iterator[PairBatch]:
+    first = step * config.pairs_per_step
+    mine = range(first + processes.rank, len(dataset), processes.count)
+    loader = DataLoader(
+        Subset(dataset, mine), batch_size=None, num_workers=config.workers, pin_memory=config.device != "cpu"
+    )
+    return iter(loader)
+
+
+def _no_sync(pair_loss: nn.Module, skip: bool) -> contextlib.AbstractContextManager[None]:
+    return pair_loss.no_sync() if skip and isinstance(pair_loss, DistributedDataParallel) else contextlib.nullcontext()
