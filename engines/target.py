@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import onnx
+from typing import TYPE_CHECKING, Protocol
 
 from gconet.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx  # not at run time: `gconet doctor` must work without it, to say that it is missing
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "build": Command("gconet.export.build_engine:main", "build", "make a verified bundle from a checkpoint"),
     "detect": Command("gconet.runtime.detect_command:main", "", "write a map for each photo of one or many groups"),
+    "train": Command("gconet.train.train_command:main", "train", "train the network on groups with masks"),
+    "ablate": Command("gconet.train.ablation:main", "train", "train and score it with its modules switched on and off"),
     "convert": Command("gconet.train.convert:main", "build", "turn the authors' .pth into our .safetensors"),
     "evaluate": Command("gconet.bench.accuracy:main", "", "score a folder of maps against the truth: MAE, F, E, S"),
     "bench": Command("gconet.bench.latency:main", "", "measure latency of bundles, interleaved"),

@@ -177,6 +177,17 @@ def test_convert_writes_our_format_and_does_not_overwrite_unasked(
     assert read_checkpoint(destination).info.provenance == "a test"
 
 
+def test_convert_makes_small_checkpoints_to_pass_on(tmp_path: Path, tiny_checkpoint: Checkpoint) -> None:
+    source, destination = tmp_path / "trained.safetensors", tmp_path / "small.safetensors"
+    save_checkpoint(tiny_checkpoint, source)
+    assert run(convert.main, [str(source), str(destination), "--inference", "--half"]) == 0
+    assert destination.stat().st_size < 0.55 * source.stat().st_size
+    small = load_checkpoint(destination)
+    assert (small.architecture.gam, small.architecture.gcm, small.architecture.acm) == (True, False, False)
+    expected = tiny_checkpoint.state["gam.output.weight"].half().float()
+    assert torch.equal(small.state_dict()["gam.output.weight"], expected)
+
+
 def test_vgg16_weights_initialise_the_encoder(tmp_path: Path, tiny_network: GCoNet) -> None:
     donor = initialise(GCoNet(tiny_network.architecture), seed=8)
     indices = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]

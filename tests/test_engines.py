@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +106,20 @@ def test_doctor_explains_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("gconet.engines.doctor.installed_version", lambda name: None if name == "torch" else "1.0")
     for report in examine_targets():
         assert report.build_problem == "torch missing: pip install 'gconet-deploy[build]'"
+
+
+def test_doctor_works_where_nothing_is_installed_to_build_with() -> None:
+    """In a process that cannot import them: the doctor is there to say so."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('onnx', 'torch', 'onnxruntime', 'openvino')));"
+        "from gconet.engines import doctor;"
+        "doctor.installed_version = lambda name: None if name in ('onnx', 'torch') else '1.0';"
+        "sys.exit(doctor.main([]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "torch, onnx missing: pip install 'gconet-deploy[build]'" in result.stdout
 
 
 def test_bf16_differs_from_fp32_so_it_is_really_used(tiny_bundle: object, rng: np.random.Generator) -> None:

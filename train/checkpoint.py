@@ -120,15 +120,26 @@ def random_checkpoint(seed: int = 0, architecture: Architecture | None = None) -
     return Checkpoint(dict(model.state_dict()), info)
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+def inference_only(checkpoint: Checkpoint) -> Checkpoint:
+    """Without the GCM and ACM heads, which only training uses."""
+    state = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(("gcm.", "acm."))}
+    architecture = dataclasses.replace(checkpoint.info.architecture, gcm=False, acm=False)
+    return Checkpoint(state, dataclasses.replace(checkpoint.info, architecture=architecture), checkpoint.dropped)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
     """Write our format, atomically: a file under its final name is complete.
+
+    Parameters
+    ----------
+    dtype : of the stored weights; reading always gives float32.
 
     Raises
     ------
     UsageError
         If the file cannot be written.
     """
-    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.state.items()}
+    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in checkpoint.state.items()}
     with replacing(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"gconet": checkpoint.info.to_json()})
 

@@ -1,0 +1,45 @@
+"""The ablation: six rows, one budget, scores of the last checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from shapes import make_data
+
+from gconet.runtime.command_line import run
+from gconet.train import ablation
+from gconet.train.ablation import ROWS, ablation_table
+from gconet.train.checkpoint import read_checkpoint
+
+
+def test_rows_are_trained_with_their_switches_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_data(tmp_path / "data")
+    arguments = ["--data", str(data), "--out", str(tmp_path / "runs"), "--hold-out", "toys/disc", "--steps", "1"]
+    arguments += ["--group-size", "2", "--sizes", "32", "--workers", "0"]
+    arguments += ["--seeds", "1", "--rows", "baseline", "GAM+GCM"]
+    assert run(ablation.main, arguments) == 0
+    document = json.loads((tmp_path / "runs" / "ablation.json").read_text())
+    assert {row: len(runs) for row, runs in document["rows"].items()} == {"baseline": 1, "GAM+GCM": 1}
+    assert str(tmp_path) not in json.dumps(document)
+    for folder, row in (("baseline-seed1", "baseline"), ("gam-gcm-seed1", "GAM+GCM")):
+        architecture = read_checkpoint(tmp_path / "runs" / folder / "last.safetensors").info.architecture
+        assert (architecture.gam, architecture.gcm, architecture.acm) == (ROWS[row].gam, ROWS[row].gcm, ROWS[row].acm)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("GAM+GCM")
+
+    assert run(ablation.main, [*arguments[:4], "--steps", "1"]) == 2
+    assert "--hold-out" in capsys.readouterr().err
+
+
+def test_all_six_rows_of_the_papers_table_are_there() -> None:
+    switches = {(a.gam, a.gcm, a.acm) for a in ROWS.values()}
+    assert len(ROWS) == len(switches) == 6
+
+
+def test_table_shows_mean_and_spread() -> None:
+    runs = [{"s": 0.5, "max_f": 0.4, "max_e": 0.6, "mae": 0.1}, {"s": 0.7, "max_f": 0.4, "max_e": 0.6, "mae": 0.1}]
+    line = ablation_table({"all": runs}).splitlines()[1]
+    assert "0.600 ± 0.141" in line
+    assert "0.400 ± 0.000" in line
+    assert "±" not in ablation_table({"all": runs[:1]})
