@@ -2,9 +2,8 @@
 
     python bench/single_image.py PHOTOS… --model u2netp.onnx --out maps
 
-For networks of the U²-Net family (Qin et al., Pattern Recognition 2020) exported to ONNX: input (1, 3, S, S), RGB
-divided by its maximum, then ImageNet mean and standard deviation; the first output (1, 1, S, S), stretched to [0, 1], is
-the map.
+For networks of the U²-Net family (Qin et al., Pattern Recognition 2020) exported to ONNX. Input is (1, 3, S, S), RGB
+divided by its maximum, then ImageNet mean and standard deviation; the first output (1, 1, S, S) is stretched to [0, 1].
 """
 
 from __future__ import annotations

@@ -99,9 +99,9 @@ def test_every_wrong_key_is_listed_in_one_line(authors_state: State, saved: Call
         load_checkpoint(saved(state))
     message = str(caught.value)
     for part in (
-        "missing decoder.top.0.weight",
-        "missing acm.bias",
-        "decoder.levels.3.fuse.2.bias is (63,), wants (64,)",
+        "missing toplayer.0.weight",
+        "missing classifier.bias",
+        "enlayer3.enlayer.2.bias is (63,), wants (64,)",
         "unexpected brand_new.weight",
     ):
         assert part in message

@@ -11,11 +11,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,27 +24,9 @@ from gconet.runtime.atomic import replacing
 from gconet.runtime.errors import CheckpointError
 from gconet.runtime.preprocess import Preprocessing
 from gconet.train.model import Architecture, GCoNet, initialise
+from gconet.train.state_dict import authors_names, one_line, read_state_dict, rename_authors
 
 SCHEMA = 1
-
-# The authors' parameter names and ours.
-AUTHORS_NAMES: tuple[tuple[str, str], ...] = (
-    (r"backbone\.conv(\d)\.conv(\d_\d)\.", r"encoder.conv\1.conv\2."),
-    (r"co_x5\.all_attention\.query_transform\.", "gam.query."),
-    (r"co_x5\.all_attention\.key_transform\.", "gam.key."),
-    (r"co_x5\.all_attention\.conv6\.", "gam.output."),
-    (r"toplayer\.(\d)\.", r"decoder.top.\1."),
-    (r"latlayer(\d)\.convlayer\.(\d)\.", r"decoder.levels.\1.lateral.\2."),
-    (r"enlayer(\d)\.enlayer\.(\d)\.", r"decoder.levels.\1.fuse.\2."),
-    (r"dslayer(\d)\.enlayer\.(\d)\.", r"decoder.levels.\1.side.\2."),
-    (r"dslayer(\d)\.predlayer\.0\.", r"decoder.levels.\1.side.4."),
-    (r"pred_layer\.enlayer\.0\.", "gcm.0."),
-    (r"pred_layer\.predlayer\.0\.", "gcm.2."),
-    (r"classifier\.", "acm."),
-)
-# Parameters in the authors' checkpoint that their network never uses.
-DEAD_KEYS = re.compile(r"backbone\.classifier\.|co_x5\.(conv_output|conv_transform|fc_transform)\.|co_classifier\.")
-WRAPPER_PREFIXES = ("module.", "ginet.")
 
 # Index of the convolutions in torchvision's `vgg16().features`, by block.
 VGG16_FEATURES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
@@ -108,8 +88,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors or .pth file")
-    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_authors(path)
-    _check_keys(checkpoint, path)
+    if path.suffix == ".safetensors":
+        checkpoint = _read_safetensors(path)
+        _check_keys(checkpoint, path, names={})
+    else:
+        checkpoint = _read_authors(path)
+        _check_keys(checkpoint, path, authors_names())
     return checkpoint
 
 
@@ -152,7 +136,7 @@ def load_vgg16(model: GCoNet, path: str | os.PathLike[str]) -> None:
     CheckpointError
         If the file is no state dict or lacks a convolution of this encoder; every key is listed.
     """
-    source = _read_state_dict(Path(path))
+    source = read_state_dict(Path(path))
     target = model.encoder.state_dict()
     names = {
         f"features.{index}.{kind}": f"conv{block}.conv{block}_{position}.{kind}"
@@ -176,7 +160,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             header = (file.metadata() or {}).get("gconet")
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no iterator)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file ({_one_line(error)})") from error
+        raise CheckpointError(f"{path} is not a safetensors file ({one_line(error)})") from error
     if header is None:
         raise CheckpointError(
             f"{path} has no `gconet` header: convert the original with `gconet convert official.pth ours.safetensors`"
@@ -185,16 +169,15 @@ def _read_safetensors(path: Path) -> Checkpoint:
         info = CheckpointInfo.from_json(header)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} has a `gconet` header this version cannot read ({_one_line(error)}): "
+            f"{path} has a `gconet` header this version cannot read ({one_line(error)}): "
             "update gconet-deploy, or convert the original again"
         ) from error
     return Checkpoint(state, info)
 
 
 def _read_authors(path: Path) -> Checkpoint:
-    source = {_strip_prefixes(name): tensor for name, tensor in _read_state_dict(path).items()}
-    dropped = tuple(sorted(name for name in source if DEAD_KEYS.match(name)))
-    state = {_our_name(name): tensor.float() for name, tensor in source.items() if name not in dropped}
+    source = read_state_dict(path)
+    state, dropped = rename_authors(source)
     if not any(name.startswith(("encoder.", "gam.", "decoder.")) for name in state):
         raise CheckpointError(f"{path} is not a GCoNet checkpoint: none of its {len(source)} keys is GCoNet's")
     classes = state["acm.bias"].shape[0] if "acm.bias" in state and state["acm.bias"].dim() else Architecture.classes
@@ -207,50 +190,16 @@ def _read_authors(path: Path) -> Checkpoint:
     return Checkpoint(state, info, dropped)
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint of plain tensors ({_one_line(error)})") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]  # a training checkpoint: weights beside the optimizer's state
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise CheckpointError(f"{path} is not a state dict: a dictionary of named tensors is wanted")
-    return content
-
-
-def _strip_prefixes(name: str) -> str:
-    for prefix in WRAPPER_PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _our_name(name: str) -> str:
-    for pattern, replacement in AUTHORS_NAMES:
-        renamed, matches = re.subn(f"^{pattern}", replacement, name)
-        if matches:
-            return renamed
-    return name
-
-
-def _check_keys(checkpoint: Checkpoint, path: Path) -> None:
+def _check_keys(checkpoint: Checkpoint, path: Path, names: Mapping[str, str]) -> None:
+    """Compare with the architecture; `names` are those of the file, where they differ from ours."""
     with torch.device("meta"):
         expected = GCoNet(checkpoint.info.architecture).state_dict()
-    problems = [f"missing {name}" for name in expected if name not in checkpoint.state]
+    problems = [f"missing {names.get(name, name)}" for name in expected if name not in checkpoint.state]
     problems += [f"unexpected {name}" for name in checkpoint.state if name not in expected]
     problems += [
-        f"{name} is {tuple(tensor.shape)}, wants {tuple(expected[name].shape)}"
+        f"{names.get(name, name)} is {tuple(tensor.shape)}, wants {tuple(expected[name].shape)}"
         for name, tensor in checkpoint.state.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit GCoNet: {'; '.join(problems)}")
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
