@@ -13,6 +13,9 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
+    from gconet.runtime.cli import run_script
+
+    run_script("evaluate")
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -36,7 +39,7 @@ from gconet.bench.toolboxes import (
     scores,
 )
 from gconet.engines.installed import import_or_explain
-from gconet.runtime.command_line import EXIT_DONE, Parser, run, write_json
+from gconet.runtime.command_line import EXIT_DONE, Parser, write_json
 from gconet.runtime.errors import PhotoError
 
 DESCRIPTION = "Score co-saliency maps against the truth: MAE, F, E, S, average precision and area under the ROC curve."
@@ -116,7 +119,7 @@ def accuracy_table(rows: Sequence[AccuracyRow], published: Sequence[Published], 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `gconet evaluate`; errors as raised by `find_pairs`, `measure_accuracy` and `load_toolbox`."""
-    parser = Parser("accuracy.py", DESCRIPTION, EPILOG)
+    parser = Parser("gconet evaluate", DESCRIPTION, EPILOG)
     parser.add_argument("--pred", type=Path, required=True, help="folder of maps")
     parser.add_argument("--gt", type=Path, required=True, help="folder of truths, white where the shared object is")
     parser.add_argument("--toolbox", choices=TOOLBOXES, default="eval-co-sod", help="convention (default: %(default)s)")
@@ -172,7 +175,3 @@ def _load_plots() -> ModuleType:
     from gconet.bench import accuracy_plots  # only here, so that scores need no matplotlib
 
     return accuracy_plots
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
+    from gconet.runtime.cli import run_script
+
+    run_script("bench")
 
 import dataclasses
 import importlib.util
@@ -22,7 +25,7 @@ from gconet.bench.environment import describe_environment
 from gconet.bench.peak_memory import measure_peak_rss_mb
 from gconet.bench.timing import WARM_UP_ROUNDS, Timing, time_interleaved
 from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, positive_float, run, write_json
+from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, positive_float, write_json
 from gconet.runtime.errors import TargetError, UsageError
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.session import open_session
@@ -37,7 +40,7 @@ Exit code 1 if a bundle's median exceeds --budget-ms."""
 
 @dataclass(frozen=True)
 class LatencyRow:
-    """One engine at one group size; milliseconds per group, `peak_rss_mb` in 10⁶ bytes, raw samples in order."""
+    """One engine at one group size: milliseconds a group, peak memory in 10⁶ bytes or None, raw samples in order."""
 
     engine: str
     target: str
@@ -47,7 +50,7 @@ class LatencyRow:
     p90_ms: float
     p99_ms: float
     images_per_s: float
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     speedup_over_eager: float | None
     samples_ms: Sequence[float]
 
@@ -104,17 +107,18 @@ def latency_table(rows: Sequence[LatencyRow]) -> str:
     head = f"{'engine':<{width}} {'target':<12} {'prec':<5} {'group':>5} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8}"
     lines = [f"{head} {'images/s':>8} {'× eager':>8} {'peak MB':>8}"]
     for row in rows:
+        peak = f"{row.peak_rss_mb:.0f}" if row.peak_rss_mb else "-"
         speedup = f"{row.speedup_over_eager:.2f}" if row.speedup_over_eager else "-"
         lines.append(
             f"{row.engine:<{width}} {row.target:<12} {row.precision:<5} {row.group:>5} {row.p50_ms:>8.1f} "
-            f"{row.p90_ms:>8.1f} {row.p99_ms:>8.1f} {row.images_per_s:>8.1f} {speedup:>8} {row.peak_rss_mb:>8.0f}"
+            f"{row.p90_ms:>8.1f} {row.p99_ms:>8.1f} {row.images_per_s:>8.1f} {speedup:>8} {peak:>8}"
         )
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; exit code 1 if a bundle misses the budget."""
-    parser = Parser("latency.py", "Measure the latency of bundles, side by side with eager PyTorch.", EPILOG)
+    parser = Parser("gconet bench", "Measure the latency of bundles, side by side with eager PyTorch.", EPILOG)
     parser.add_argument("--bundle", action="append", type=Path, help="bundle to time; repeat to compare "
                         "(default: build/gconet.gconet)")  # fmt: skip
     parser.add_argument("--group", action="append", type=positive, help="photos in a group; repeatable (default: 2)")
@@ -154,7 +158,9 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_CHECK_FAILED if late else EXIT_DONE
 
 
-def _row(contender: Contender, group: int, timing: Timing, eager: Timing | None, peak_rss_mb: float) -> LatencyRow:
+def _row(
+    contender: Contender, group: int, timing: Timing, eager: Timing | None, peak_rss_mb: float | None
+) -> LatencyRow:
     median = timing.percentile(50)
     return LatencyRow(
         engine=contender.engine,
@@ -187,7 +193,3 @@ def _check_comparable(bundles: Sequence[Bundle], groups: Sequence[int]) -> None:
     names = [bundle.folder.name for bundle in bundles]
     if len(set(names)) < len(names):
         raise UsageError(f"bundles of the same name cannot be told apart in the report: {', '.join(sorted(names))}")
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
+    from gconet.runtime.cli import run_script
+
+    run_script("parity")
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ from gconet.bench.environment import describe_environment
 from gconet.bench.reference import eager_maps, extend_photos, read_photos, reference_network
 from gconet.bench.tolerances import Tolerance, tolerance
 from gconet.runtime.bundle import open_bundle
-from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, run, write_json
+from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, write_json
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.preprocess import FloatArray, Photo, to_input
 from gconet.runtime.session import Session, open_session
@@ -111,9 +114,9 @@ def parity_table(rows: Sequence[ParityRow]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code 1 if a group size is outside the tolerance of the bundle's target and precision."""
-    parser = Parser("parity.py", "Compare a bundle with the eager FP32 network it was built from, on photos.")
+    parser = Parser("gconet parity", "Compare a bundle with the eager FP32 network it was built from, on photos.")
     parser.add_argument("--bundle", default="build/gconet.gconet", help="bundle to check (default: %(default)s)")
-    parser.add_argument("--checkpoint", help="what the bundle was built from; not needed for random weights")
+    parser.add_argument("--checkpoint", help="what the bundle was built from (default: the weights that ship)")
     parser.add_argument("--images", help="folder of photos (default: the example photos)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
@@ -129,10 +132,12 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{bundle.folder}: {manifest.target} {manifest.precision} against eager PyTorch fp32")
     print(parity_table(rows))
     if options.json:
-        engine = {"engine": bundle.folder.name, "target": manifest.target, "precision": manifest.precision}
+        engine = {
+            "engine": bundle.folder.name,
+            "target": manifest.target,
+            "precision": manifest.precision,
+            "checkpoint": manifest.checkpoint,
+            "images": Path(options.images).name if options.images else "the example photos",
+        }
         write_json(options.json, {**engine, **document, "environment": describe_environment()})
     return EXIT_DONE if document["passed"] else EXIT_CHECK_FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -25,13 +25,17 @@ from gconet.runtime.session import open_session
 REPEATS = 3
 
 
-def measure_peak_rss_mb(bundle: Path, group: int, threads: int | None, eager: bool) -> float:
-    """Run a bundle, or its network in eager PyTorch, in a fresh process; peak resident set size in MB (10⁶ bytes)."""
+def measure_peak_rss_mb(bundle: Path, group: int, threads: int | None, eager: bool) -> float | None:
+    """Run a bundle, or its network in eager PyTorch, in a fresh process; peak resident set size in MB (10⁶ bytes).
+
+    None where the process fails, for want of memory say, or the system does not tell: a measurement of time must not be
+    lost for it.
+    """
     command = [sys.executable, __file__, "--bundle", str(bundle), "--group", str(group)]
     command += ["--eager"] if eager else []
     command += ["--threads", str(threads)] if threads else []
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(result.stdout)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(result.stdout) if result.returncode == EXIT_DONE else None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,7 +73,7 @@ def _peak_rss_bytes() -> int:
         for line in status.read_text("ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    import resource
+    import resource  # absent on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -14,10 +14,10 @@ from gconet.runtime.errors import CheckpointError
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.photos import find_groups, read_photo
 from gconet.runtime.preprocess import FloatArray, Photo
-from gconet.train.checkpoint import load_checkpoint, random_checkpoint
+from gconet.train.checkpoint import SHIPPED, load_checkpoint
 from gconet.train.model import GCoNet
 
-EXAMPLES = Path(__file__).parent / "examples" / "images"
+EXAMPLES = Path(__file__).resolve().parent / "examples" / "images"
 BLOCK = 8  # photos encoded or decoded at a time: bounds memory, changes no photo's arithmetic
 
 
@@ -26,21 +26,22 @@ def reference_network(manifest: Manifest, checkpoint: str | os.PathLike[str] | N
 
     Parameters
     ----------
-    checkpoint : the file it was built from; not needed for a bundle of seeded random weights.
+    checkpoint : the file it was built from; not needed for the weights that ship with the project.
 
     Raises
     ------
     CheckpointError
         If the file is missing or is another one than the bundle's.
     """
-    built_from = manifest.checkpoint
-    if checkpoint is None:
-        if "random_seed" in built_from:
-            return random_checkpoint(int(built_from["random_seed"])).network()
-        raise CheckpointError(f"the bundle was built from {built_from['provenance']}: name the file with --checkpoint")
-    model = load_checkpoint(checkpoint)
-    if describe_file(Path(checkpoint)).sha256 != built_from.get("sha256"):
-        raise CheckpointError(f"{checkpoint} is not the checkpoint this bundle was built from (SHA-256 differs)")
+    path = SHIPPED if checkpoint is None else Path(checkpoint)
+    model = load_checkpoint(path)
+    if describe_file(path).sha256 != manifest.checkpoint.get("sha256"):
+        if checkpoint is None:
+            provenance = manifest.checkpoint.get("provenance", "unknown")
+            raise CheckpointError(
+                f"the bundle was built from other weights ({provenance}): name them with --checkpoint"
+            )
+        raise CheckpointError(f"{path} is not the checkpoint this bundle was built from (SHA-256 differs)")
     return model
 
 

@@ -22,11 +22,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet.engines.installed import import_or_explain
-from gconet.runtime.atomic import replacing
 from gconet.runtime.command_line import EXIT_DONE, Parser, run
-from gconet.runtime.errors import UsageError
+from gconet.runtime.errors import UsageError, one_line
+from gconet.runtime.map_files import plan_maps, write_maps
 from gconet.runtime.photos import find_groups, read_photo
-from gconet.runtime.preprocess import FloatArray, Photo, Preprocessing, resize_map, to_bytes
+from gconet.runtime.preprocess import FloatArray, Photo, Preprocessing, resize_map
 
 
 def detect_salient(session: Any, photo: Photo) -> FloatArray:
@@ -43,23 +43,33 @@ def detect_salient(session: Any, photo: Photo) -> FloatArray:
     return resize_map(stretched.astype(np.float32), *photo.shape[:2])
 
 
+def open_model(path: Path) -> Any:
+    """ONNX Runtime's session; raises UsageError if the file is no network of one fixed, square RGB image."""
+    ort = import_or_explain("onnxruntime", ("onnxruntime",))
+    try:
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
+        raise UsageError(f"cannot load {path}: {one_line(error)}") from error
+    inputs = [(model_input.type, *model_input.shape) for model_input in session.get_inputs()]
+    size = inputs[0][-1] if inputs else None
+    if not isinstance(size, int) or inputs != [("tensor(float)", 1, 3, size, size)]:
+        raise UsageError(f"{path} takes {inputs}: export it with one float input (1, 3, S, S) of a fixed size S")
+    return session
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Write a map for every photo, mirroring the tree; errors as raised by `find_groups` and `read_photo`."""
+    """Write a map for every photo, mirroring the tree; errors as raised by the functions called here."""
     parser = Parser("single_image.py", "Write the maps of a single-image salient object detector.")
     parser.add_argument("photos", nargs="+", metavar="PHOTOS", help="photos, or folders of photos")
     parser.add_argument("--model", type=Path, required=True, help="ONNX file of the U²-Net family")
-    parser.add_argument("--out", type=Path, required=True, help="output folder; maps that exist are replaced")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist already")
+    parser.add_argument("--skip-existing", action="store_true", help="leave out groups whose maps all exist already")
     options = parser.parse_args(arguments)
-    ort = import_or_explain("onnxruntime", ("onnxruntime",))
-    try:
-        session = ort.InferenceSession(options.model, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
-        raise UsageError(f"cannot load {options.model}: {str(error).splitlines()[0]}") from error
-    groups = find_groups(options.photos)
-    for group in tqdm(groups, unit="group", disable=None):
-        for photo in group.photos:
-            with replacing(options.out / group.folder / f"{photo.stem}.png") as temporary:
-                Image.fromarray(to_bytes(detect_salient(session, read_photo(photo)))).save(temporary, format="PNG")
+    plan = plan_maps(find_groups(options.photos), options.out, options.overwrite, options.skip_existing)
+    session = open_model(options.model)
+    for group, paths in tqdm(plan, unit="group", disable=None):
+        write_maps(paths, (detect_salient(session, read_photo(photo)) for photo in group.photos))
     return EXIT_DONE
 
 

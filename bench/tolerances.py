@@ -31,7 +31,11 @@ TOLERANCES: Mapping[tuple[str, str], Tolerance] = {
     ("onnxruntime", "fp32"): _FP32,
     ("openvino", "fp32"): _FP32,
     ("openvino", "bf16"): Tolerance(
-        None, 5e-3, 0.97, "8 bits of mantissa: single border pixels move by 0.1 and more, so the maximum says little"
+        None,
+        5e-3,
+        0.97,
+        "8 bits of mantissa: border pixels of a steep map move by up to 0.5, so the maximum says little; "
+        "masks of trained weights agree to 0.997, untrained ones, undecided everywhere, to 0.98",
     ),
 }
 

@@ -8,14 +8,18 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from gconet.runtime.atomic import cannot_fill, cannot_write
 from gconet.runtime.bundle import describe_file
 from gconet.runtime.errors import UsageError
 from gconet.runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from gconet.runtime.paths import kind_of
 
 
 def check_output(out: Path) -> None:
     """Raise UsageError if `out` exists and is not an earlier bundle, which may be replaced."""
-    if out.exists() and not (out / MANIFEST_NAME).is_file():
+    if not out.name:
+        raise UsageError(f"cannot write a bundle to {out}: name a folder, such as build/gconet.gconet")
+    if kind_of(out) is not None and kind_of(out / MANIFEST_NAME) != "file":
         raise UsageError(f"{out} exists and is not a bundle: choose another --out, or remove it")
 
 
@@ -32,14 +36,15 @@ def staged_bundle(out: Path) -> Iterator[Path]:
     staging = out.with_name(f".{out.name}.partial-{os.getpid()}")
     earlier = out.with_name(f".{out.name}.earlier-{os.getpid()}")
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        if out.exists():
-            out.rename(earlier)
-        staging.rename(out)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
+        with cannot_write(out):
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+        with cannot_fill(staging, out):
+            yield staging
+        with cannot_write(out):
+            if out.exists():
+                out.rename(earlier)
+            staging.rename(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if earlier.exists() and not out.exists():

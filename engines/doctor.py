@@ -34,13 +34,8 @@ def examine_targets() -> list[TargetReport]:
     """Try every target on this machine."""
     missing = [name for name in BUILD_DISTRIBUTIONS if installed_version(name) is None]
     need = f"{', '.join(missing)} missing: pip install 'gconet-deploy[build]'" if missing else None
-    if "onnx" in missing:  # the targets themselves cannot be imported
-        return [TargetReport(name, (), need, need) for name in TARGETS]
-    reports = []
-    for name in TARGETS:
-        target = get_target(name)
-        reports.append(TargetReport(name, target.precisions, need or _build_problem(target), target.runs_here()))
-    return reports
+    targets = [get_target(name) for name in TARGETS]
+    return [TargetReport(t.name, t.precisions, need or _build_problem(t), t.runs_here()) for t in targets]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Questions to the installed distributions, without importing them."""
+"""What is installed, in which version, and whether it can be imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from importlib import metadata
 from types import ModuleType
 
-from gconet.runtime.errors import TargetError
+from gconet.runtime.errors import TargetError, one_line
 
 
 def installed_version(distribution: str) -> str | None:
@@ -28,8 +28,9 @@ def import_or_explain(module: str, distributions: tuple[str, ...]) -> ModuleType
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise TargetError(f"{module} cannot be imported ({reason}): pip install {' '.join(distributions)}") from error
+        raise TargetError(
+            f"{module} cannot be imported ({one_line(error)}): pip install {' '.join(distributions)}"
+        ) from error
 
 
 def onnxruntime_conflict() -> str | None:

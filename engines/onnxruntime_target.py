@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-
-import onnx
-import onnx.inliner
+from typing import TYPE_CHECKING
 
 from gconet.engines.installed import import_or_explain, onnxruntime_conflict
 from gconet.engines.target import EngineSpec
-from gconet.runtime.errors import TargetError
+from gconet.runtime.errors import TargetError, one_line
+
+if TYPE_CHECKING:
+    import onnx
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -21,10 +22,14 @@ class OnnxRuntimeTarget:
     name = "onnxruntime"
     precisions = ("fp32",)
     packages = ("onnxruntime",)
+    compute_capabilities = ()
     typed_graph = True
 
     def version(self) -> str:
-        """Version of ONNX Runtime."""
+        """Version of ONNX Runtime; raises TargetError also where a rival wheel breaks it."""
+        conflict = onnxruntime_conflict()
+        if conflict:
+            raise TargetError(conflict)
         return str(import_or_explain("onnxruntime", self.packages).__version__)
 
     def preferred_precision(self) -> str:
@@ -37,7 +42,7 @@ class OnnxRuntimeTarget:
             self.version()
         except TargetError as error:
             return str(error)
-        return onnxruntime_conflict()
+        return None
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
         """Write `detect.onnx` with constants folded and operators fused.
@@ -45,6 +50,8 @@ class OnnxRuntimeTarget:
         Optimisations that suit one CPU only (such as blocked layouts) are left to the session that loads it, so that
         the file runs on any machine.
         """
+        import onnx.inliner
+
         ort = import_or_explain("onnxruntime", self.packages)
         path = folder / "detect.onnx"
         options = ort.SessionOptions()
@@ -57,6 +64,5 @@ class OnnxRuntimeTarget:
             try:
                 ort.InferenceSession(source, options, providers=[PROVIDER])
             except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
-                reason = str(error).splitlines()[0]
-                raise TargetError(f"ONNX Runtime {ort.__version__} refuses the graph: {reason}") from error
+                raise TargetError(f"ONNX Runtime {ort.__version__} refuses the graph: {one_line(error)}") from error
         return [path]

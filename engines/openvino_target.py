@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-
-import onnx
-import onnx.inliner
+from typing import TYPE_CHECKING
 
 from gconet.engines.installed import import_or_explain
 from gconet.engines.target import EngineSpec
 from gconet.runtime.errors import TargetError
+
+if TYPE_CHECKING:
+    import onnx
 
 DEVICE = "CPU"
 
@@ -21,6 +22,7 @@ class OpenVinoTarget:
     name = "openvino"
     precisions = ("fp32", "bf16")
     packages = ("openvino",)
+    compute_capabilities = ()
     typed_graph = False  # bf16 is the plugin's own doing, asked for when the IR is compiled
 
     def version(self) -> str:
@@ -43,6 +45,8 @@ class OpenVinoTarget:
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
         """Write `detect.xml` and `detect.bin`, weights in fp32, the group axis dynamic."""
+        import onnx.inliner
+
         ov = import_or_explain("openvino", self.packages)
         with tempfile.TemporaryDirectory() as scratch:
             source = Path(scratch, "detect.onnx")

@@ -33,19 +33,23 @@ def get_target(name: str) -> Target:
     return target
 
 
-def choose_target() -> tuple[Target, str]:
-    """The fastest target this machine can run, and why it is that one.
+def choose_target(precision: str = "auto") -> tuple[Target, str]:
+    """The fastest target this machine can run in a precision, and why it is that one.
 
     Raises
     ------
     TargetError
-        If none can run, with each one's reason.
+        If none can, with each one's reason.
     """
     passed_over: list[str] = []
     for name in AUTO_ORDER:
         target = get_target(name)
-        reason = target.runs_here()
+        if precision not in ("auto", *target.precisions):
+            reason: str | None = f"it builds {', '.join(target.precisions)}"
+        else:
+            reason = target.runs_here()
         if reason is None:
             return target, "; ".join([*passed_over, f"{name} is the fastest that runs here"])
         passed_over.append(f"{name} not: {reason}")
-    raise TargetError(f"no target can run on this machine: {'; '.join(passed_over)}")
+    wanted = "" if precision == "auto" else f" in {precision}"
+    raise TargetError(f"no target can run{wanted} on this machine, name one with --target: {'; '.join(passed_over)}")

@@ -40,12 +40,14 @@ class Target(Protocol):
     name : as on the command line and in the manifest.
     precisions : what it can build, the safest first.
     packages : distributions it needs, for `pip install`.
+    compute_capabilities : NVIDIA GPUs it can be asked to build for; empty for CPU targets.
     typed_graph : whether its precision is the graph's own; else it takes an fp32 graph and lowers that itself.
     """
 
     name: str
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
+    compute_capabilities: tuple[str, ...]
     typed_graph: bool
 
     def version(self) -> str:
@@ -67,5 +69,11 @@ def check_spec(target: Target, spec: EngineSpec) -> None:
         raise UsageError(
             f"target {target.name} builds {', '.join(target.precisions)}, not {spec.precision}: change --precision"
         )
-    if spec.compute_capabilities and not target.name.startswith("tensorrt"):
+    if spec.compute_capabilities and not target.compute_capabilities:
         raise UsageError(f"--compute-capability is for TensorRT plans, not for target {target.name}: leave it out")
+    for capability in spec.compute_capabilities:
+        if capability not in target.compute_capabilities:
+            raise UsageError(
+                f"compute capability {capability!r}: target {target.name} builds for "
+                f"{', '.join(target.compute_capabilities)}"
+            )

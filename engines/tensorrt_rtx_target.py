@@ -12,20 +12,18 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from gconet.engines.installed import installed_version
 from gconet.engines.target import EngineSpec
-from gconet.runtime.errors import TargetError, UsageError
+from gconet.runtime.errors import TargetError, one_line
+
+if TYPE_CHECKING:
+    import onnx
 
 BINDINGS = "tensorrt-rtx-cu12-bindings"
 LIBRARIES = "onnxruntime-ep-nv-tensorrt-rtx-cu12"
 USUAL_GROUP = 5  # what kernels are chosen for; any size up to max_group runs
-
-# Compute capabilities TensorRT for RTX compiles for, as "major.minor".
-SUPPORTED = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
 class TensorRtRtxTarget:
@@ -34,6 +32,7 @@ class TensorRtRtxTarget:
     name = "tensorrt-rtx"
     precisions = ("fp16", "fp32")
     packages = (BINDINGS, LIBRARIES)
+    compute_capabilities = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
     typed_graph = True
 
     def version(self) -> str:
@@ -50,7 +49,6 @@ class TensorRtRtxTarget:
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:
         """Compile `detect.plan` with one optimisation profile, groups of 1 to `max_group`."""
-        capabilities = [_parse_capability(text) for text in spec.compute_capabilities]
         trt = self._module()
         logger = _ErrorLog(trt)
         builder = trt.Builder(logger.trt_logger)
@@ -62,10 +60,10 @@ class TensorRtRtxTarget:
         config = builder.create_builder_config()
         config.add_optimization_profile(_profile(builder, network, spec.max_group))
         config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32: TF32 keeps 10 bits of the mantissa
-        if capabilities:
-            config.num_compute_capabilities = len(capabilities)
-            for index, (major, minor) in enumerate(capabilities):
-                config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{major}{minor}"), index)
+        if spec.compute_capabilities:
+            config.num_compute_capabilities = len(spec.compute_capabilities)
+            for index, capability in enumerate(spec.compute_capabilities):
+                config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), index)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise TargetError(f"TensorRT for RTX {trt.__version__} built no plan: {'; '.join(logger.errors)}")
@@ -75,15 +73,14 @@ class TensorRtRtxTarget:
 
     def _module(self) -> ModuleType:
         """Import the bindings after their libraries, which two different installations provide."""
-        if importlib.util.find_spec("tensorrt_rtx"):
-            return importlib.import_module("tensorrt_rtx")  # the vendor's own installation
         try:
+            if importlib.util.find_spec("tensorrt_rtx"):
+                return importlib.import_module("tensorrt_rtx")  # the vendor's own installation
             _preload_libraries()
             return importlib.import_module("tensorrt_rtx_bindings")
         except (ImportError, OSError) as error:
-            reason = str(error).splitlines()[0]
             raise TargetError(
-                f"TensorRT for RTX cannot be imported ({reason}): pip install {' '.join(self.packages)}"
+                f"TensorRT for RTX cannot be imported ({one_line(error)}): pip install {' '.join(self.packages)}"
             ) from error
 
 
@@ -113,16 +110,6 @@ def _profile(builder: Any, network: Any, max_group: int) -> Any:
     usual = min(USUAL_GROUP, max_group)
     profile.set_shape(images.name, min=(1, *image), opt=(usual, *image), max=(max_group, *image))
     return profile
-
-
-def _parse_capability(text: str) -> tuple[int, int]:
-    if text not in SUPPORTED:
-        raise UsageError(
-            f"compute capability {text!r}: TensorRT for RTX compiles for {', '.join(SUPPORTED)}; "
-            "other NVIDIA GPUs are for other targets"
-        )
-    major, minor = text.split(".")
-    return int(major), int(minor)
 
 
 def _preload_libraries() -> None:

@@ -7,17 +7,20 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
+    from gconet.runtime.cli import run_script
+
+    run_script("build")
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from gconet.bench.reference import EXAMPLES
 from gconet.engines.registry import TARGETS
 from gconet.export.verified_build import BuildRequest, ParityError, build
-from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, run
+from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive
 from gconet.runtime.preprocess import check_size
 from gconet.runtime.session import SESSIONS
+from gconet.train.checkpoint import SHIPPED
 
 EPILOG = """\
 examples:
@@ -33,8 +36,9 @@ Exit codes: 0 done, 1 the engine is outside the tolerance, 2 bad input."""
 
 def main(arguments: Sequence[str]) -> int:
     """Run the build; errors as raised by `build`."""
-    parser = Parser("build_engine.py", "Build a verified GCoNet bundle from a checkpoint.", EPILOG)
-    parser.add_argument("--checkpoint", type=Path, help=".safetensors or the authors' .pth (default: random weights)")
+    parser = Parser("gconet build", "Build a verified GCoNet bundle from a checkpoint.", EPILOG)
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="F",
+                        help="weights, .safetensors or the authors' .pth (default: the demo that ships)")  # fmt: skip
     parser.add_argument("--target", default="auto", choices=["auto", *TARGETS],
                         help="engine to build: %(choices)s (default: %(default)s)", metavar="T")  # fmt: skip
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "fp16", "bf16", "int8"],
@@ -59,14 +63,17 @@ def main(arguments: Sequence[str]) -> int:
     except ParityError as failure:
         print(f"gconet: {failure}", file=sys.stderr)
         return EXIT_CHECK_FAILED
-    if options.checkpoint is None:
-        print(
-            "\nThe weights are random: the engine is right, its maps mean nothing. Give trained ones with --checkpoint."
-        )
+    if options.checkpoint == SHIPPED:
+        print("\nThese are the demo's weights, trained briefly on little data: see train/weights/MODEL_CARD.md. "
+              "Give others with --checkpoint.")  # fmt: skip
     if manifest.target in SESSIONS:
-        apples = os.path.relpath(EXAMPLES / "apple")
-        print(f"\nTry it:\n  gconet detect {apples} --bundle {options.out} --out build/maps")
+        print(f"\nTry it:\n  gconet detect {_as_typed(EXAMPLES / 'apple')} --bundle {options.out} --out build/maps")
     return EXIT_DONE
+
+
+def _as_typed(path: Path) -> Path:
+    """The path from here, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _size(text: str) -> int:
@@ -82,7 +89,3 @@ def _report(step: str, result: str) -> None:
     for line in table:
         print(f"  {line}")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

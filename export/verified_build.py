@@ -25,9 +25,8 @@ from gconet.export.to_onnx import export_detect
 from gconet.runtime.bundle import describe_file, open_bundle
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.session import SESSIONS, open_session
-from gconet.train.checkpoint import Checkpoint, random_checkpoint, read_checkpoint
+from gconet.train.checkpoint import Checkpoint, read_checkpoint
 
-RANDOM_SEED = 0
 LATENCY_GROUP = 2  # the paper's pair
 LATENCY_ROUNDS = 10
 
@@ -40,14 +39,14 @@ class BuildRequest:
 
     Attributes
     ----------
-    checkpoint : .safetensors or .pth; None for seeded random weights.
+    checkpoint : .safetensors or .pth.
     target, precision : as on the command line.
     size : side of the square input, None for the checkpoint's own.
     max_group, compute_capabilities : see `EngineSpec`.
     out : folder of the bundle; an earlier bundle there is replaced.
     """
 
-    checkpoint: Path | None
+    checkpoint: Path
     target: str
     precision: str
     size: int | None
@@ -71,7 +70,9 @@ def build(request: BuildRequest, report: Report) -> Manifest:
         If no precision that was to be tried keeps parity.
     """
     check_output(request.out)
-    target, why = choose_target() if request.target == "auto" else (get_target(request.target), "as asked for")
+    target, why = (
+        choose_target(request.precision) if request.target == "auto" else (get_target(request.target), "as asked for")
+    )
     specs = [
         EngineSpec(precision, request.max_group, request.compute_capabilities)
         for precision in _precisions(target, request.precision)
@@ -81,13 +82,14 @@ def build(request: BuildRequest, report: Report) -> Manifest:
     version = target.version()
     report("target", f"{target.name} {version}, {specs[0].precision}: {why}")
 
-    checkpoint, identity = _read_checkpoint(request.checkpoint)
+    checkpoint = read_checkpoint(request.checkpoint)
+    identity = {"provenance": checkpoint.info.provenance, "sha256": describe_file(request.checkpoint).sha256}
     if request.size is not None:
         preprocessing = dataclasses.replace(checkpoint.info.preprocessing, size=request.size)
         checkpoint = dataclasses.replace(
             checkpoint, info=dataclasses.replace(checkpoint.info, preprocessing=preprocessing)
         )
-    report("checkpoint", identity["provenance"])
+    report("checkpoint", f"{request.checkpoint.name}: {identity['provenance']}")
     if checkpoint.dropped:
         report("", f"left out, unused by the network: {', '.join(checkpoint.dropped)}")
 
@@ -109,11 +111,9 @@ def build(request: BuildRequest, report: Report) -> Manifest:
             for name in manifest.files:
                 (folder / name).unlink()
         else:
-            tried = ", ".join(spec.precision for spec in specs)
-            raise ParityError(
-                f"no bundle written: {target.name} {tried} is outside the tolerance of bench/tolerances.py for this "
-                "checkpoint; try --precision fp32"
-            )
+            tried = [spec.precision for spec in specs]
+            outside = f"{target.name} {', '.join(tried)} is outside the tolerance for this checkpoint"
+            raise ParityError(f"no bundle written: {outside}{'' if 'fp32' in tried else '; try --precision fp32'}")
         write_manifest(folder, manifest)
     report("bundle", f"{request.out} ({sum(entry.bytes for entry in manifest.files.values()) / 1e6:.1f} MB)")
     return manifest
@@ -125,14 +125,6 @@ def _precisions(target: Target, asked: str) -> list[str]:
         return [asked]
     preferred = target.preferred_precision()
     return [preferred] if preferred == "fp32" else [preferred, "fp32"]
-
-
-def _read_checkpoint(path: Path | None) -> tuple[Checkpoint, dict[str, str]]:
-    if path is None:
-        checkpoint = random_checkpoint(RANDOM_SEED)
-        return checkpoint, {"provenance": checkpoint.info.provenance, "random_seed": str(RANDOM_SEED)}
-    checkpoint = read_checkpoint(path)
-    return checkpoint, {"provenance": checkpoint.info.provenance, "sha256": describe_file(path).sha256}
 
 
 def _build_engine(

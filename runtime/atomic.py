@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from gconet.runtime.errors import UsageError
+from gconet.runtime.paths import reason
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write() fails with these and no name
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
 
-    Folders above are made as needed. Raises UsageError if the file cannot be written.
+    Folders above are made as needed. Errors of the block that do not concern the temporary file pass through.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be written.
     """
+    if not path.name:
+        raise UsageError(f"cannot write {path}: it is a folder, name a file")
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        with cannot_write(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with cannot_fill(temporary, path):
+            yield temporary
+        with cannot_write(path):
+            os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # no folder to hold it, or a name too long: reported above
+        with contextlib.suppress(OSError, ValueError):  # no folder to hold it, or no possible name: reported above
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def cannot_write(path: Path) -> Iterator[None]:
+    """Turn the block's OSError or ValueError into a UsageError that names `path`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot write {path}: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def cannot_fill(temporary: Path, path: Path) -> Iterator[None]:
+    """The same for errors that concern `temporary`, a file or what is in a folder; the block's others pass through."""
+    try:
+        yield
+    except OSError as error:
+        named = isinstance(error.filename, str | os.PathLike) and Path(error.filename).is_relative_to(temporary)
+        if named or error.errno in DISK_ERRORS:
+            raise UsageError(f"cannot write {path}: {reason(error)}") from error
+        raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gconet.runtime.errors import BundleError
 from gconet.runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from gconet.runtime.paths import kind_of
 
 REBUILD = "build it again with `gconet build`"
 
@@ -37,12 +38,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         If the folder or a file is missing, a byte differs, or the manifest is damaged or of a newer schema.
     """
     folder = Path(path)
-    try:
-        present = folder.is_dir()
-    except OSError as error:
-        raise BundleError(f"cannot look at {folder}: {error.strerror}") from error
-    if not present:
-        raise BundleError(f"no bundle at {folder}: make one with `python export/build_engine.py --out {folder}`")
+    if kind_of(folder, BundleError) != "folder":
+        raise BundleError(f"no bundle at {folder}: make one with `gconet build --out {folder}`")
     manifest_path = folder / MANIFEST_NAME
     try:
         text = manifest_path.read_text("utf-8")
@@ -62,7 +59,7 @@ def describe_file(path: Path) -> FileEntry:
 
 
 def _verify(path: Path, entry: FileEntry) -> None:
-    if path.is_symlink() or not path.is_file():
+    if kind_of(path, BundleError) != "file" or path.is_symlink():
         raise BundleError(f"{path} is missing or not a plain file: {REBUILD}")
     try:
         found = describe_file(path)

@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from gconet.runtime.command_line import Parser, run
 from gconet.runtime.errors import TargetError
@@ -24,9 +25,10 @@ COMMANDS: Mapping[str, Command] = {
     "build": Command("gconet.export.build_engine:main", "build", "make a verified bundle from a checkpoint"),
     "detect": Command("gconet.runtime.detect_command:main", "", "write a map for each photo of one or many groups"),
     "train": Command("gconet.train.train_command:main", "train", "train the network on groups with masks"),
-    "ablate": Command("gconet.train.ablation:main", "train", "train and score it with its modules switched on and off"),
+    "ablate": Command("gconet.bench.ablation:main", "train", "train and score it with its modules switched on and off"),
     "convert": Command("gconet.train.convert:main", "build", "turn the authors' .pth into our .safetensors"),
     "evaluate": Command("gconet.bench.accuracy:main", "", "score a folder of maps against the truth: MAE, F, E, S"),
+    "parity": Command("gconet.bench.parity:main", "build", "compare a bundle's answers with the eager network's"),
     "bench": Command("gconet.bench.latency:main", "", "measure latency of bundles, interleaved"),
     "doctor": Command("gconet.engines.doctor:main", "", "show what is installed and which targets work here"),
 }
@@ -52,6 +54,11 @@ def main(arguments: Sequence[str]) -> int:
             f"`gconet {arguments[0]}` needs {error.name}: pip install 'gconet-deploy[{command.extra}]'"
         ) from error
     return int(entry(arguments[1:]))
+
+
+def run_script(command: str) -> NoReturn:
+    """What a script that is run by its path does: the subcommand, with the same errors and help."""
+    sys.exit(run(main, [command, *sys.argv[1:]]))
 
 
 def entry_point() -> None:

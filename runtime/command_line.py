@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,8 +61,11 @@ def write_json(path: Path, document: Any) -> None:
 
 def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Run a command: user errors become one line and exit code 2, Ctrl-C exit code 130."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata in photos; in a command the process is ours
     try:
-        return main(sys.argv[1:] if arguments is None else arguments)
+        code = main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
+        return code
     except GconetError as error:
         print(f"gconet: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT

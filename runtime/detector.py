@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -10,8 +11,12 @@ import numpy as np
 from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.errors import PhotoError, UsageError
 from gconet.runtime.photos import read_photo
-from gconet.runtime.preprocess import FloatArray, Photo, resize_map, to_input
+from gconet.runtime.preprocess import SIZE_STEP, FloatArray, Photo, resize_map, to_input
 from gconet.runtime.session import Session, open_session
+
+# Of the affinity between all C5 pixels of a group, in float32: half of a common machine's 16 GB, and 228 photos at 224
+# pixels. An engine that runs out of memory may take the process with it, so larger ones are not tried.
+MAX_AFFINITY_BYTES = 8 * 10**9
 
 
 class Detector:
@@ -27,7 +32,7 @@ class Detector:
         Parameters
         ----------
         photos : paths, or (H, W, 3) uint8 RGB arrays, each of its own size; at least one. Plans take up to the bundle's
-            `max_group`; other engines take more, but were verified up to there.
+            `max_group`; other engines take more, as far as memory goes (`check_count`), but were verified up to there.
 
         Returns
         -------
@@ -38,21 +43,37 @@ class Detector:
         PhotoError
             If a photo cannot be read or is no such array.
         UsageError
-            If there are no photos, one path in place of a list, or more photos than a plan was built for.
+            If there are no photos, one path in place of a list, or more photos than the engine takes.
+        TargetError
+            If the engine fails, as when memory runs out.
         """
         if isinstance(photos, str | os.PathLike):
             raise UsageError(f"a group is a list of photos, got the one path {photos}")
-        if len(photos) == 0:
-            raise UsageError("a group needs at least one photo")
-        limit = self.session.max_group
-        if limit is not None and len(photos) > limit:
-            raise UsageError(
-                f"a group of {len(photos)} photos: {self.bundle.folder} takes up to {limit}; "
-                f"for more, build with `--max-group {len(photos)}`"
-            )
+        self.check_count(len(photos))
         arrays = [_as_array(photo, index) for index, photo in enumerate(photos)]
         maps = self.session.infer({"images": to_input(arrays, self.bundle.manifest.preprocessing)})["maps"]
         return [resize_map(saliency[0], *array.shape[:2]) for saliency, array in zip(maps, arrays, strict=True)]
+
+    def check_count(self, count: int) -> None:
+        """Raise UsageError if a group of `count` photos is empty or more than the plan, or memory, has room for."""
+        if count < 1:
+            raise UsageError("a group needs at least one photo")
+        limit = self.session.max_group
+        if limit is not None:
+            if count > limit:
+                raise UsageError(
+                    f"a group of {count} photos: {self.bundle.folder} takes up to {limit}; "
+                    f"for more, build with `--max-group {count}`"
+                )
+            return
+        pixels = (self.bundle.manifest.preprocessing.size // SIZE_STEP) ** 2  # of one photo's C5
+        needed = (count * pixels) ** 2 * np.dtype(np.float32).itemsize
+        if needed > MAX_AFFINITY_BYTES:
+            fitting = math.isqrt(MAX_AFFINITY_BYTES // np.dtype(np.float32).itemsize) // pixels
+            raise UsageError(
+                f"a group of {count} photos needs about {needed / 1e9:.0f} GB of memory for its affinity alone: "
+                f"split it into groups of at most {fitting}"
+            )
 
 
 def load(bundle: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Detector:

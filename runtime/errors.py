@@ -23,3 +23,9 @@ class BundleError(GconetError):
 
 class TargetError(GconetError):
     """An engine that cannot be built or run on this machine."""
+
+
+def one_line(error: BaseException) -> str:
+    """What a library's error says: its first line that is not empty, at most 200 characters; else its type's name."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

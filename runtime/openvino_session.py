@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gconet.runtime.bundle import Bundle
-from gconet.runtime.errors import BundleError, TargetError
+from gconet.runtime.errors import BundleError, TargetError, one_line
 from gconet.runtime.session import Tensors
 
 DEVICE = "CPU"
@@ -29,15 +29,15 @@ class OpenVinoSession:
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         try:
             import openvino as ov
-        except ImportError as error:
-            raise TargetError(f"openvino cannot be imported ({error}): pip install openvino") from error
+        except (ImportError, OSError) as error:
+            raise TargetError(f"openvino cannot be imported ({one_line(error)}): pip install openvino") from error
         precision = bundle.manifest.precision
         self._core = ov.Core()
         capabilities = self._core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
         if precision not in HINTS or CAPABILITY.get(precision, "FP32") not in capabilities:
             raise TargetError(
                 f"{bundle.folder} cannot run here: this CPU has no {precision} arithmetic; "
-                "build with `python export/build_engine.py --target openvino --precision fp32`"
+                "build with `gconet build --target openvino --precision fp32`"
             )
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
@@ -46,17 +46,20 @@ class OpenVinoSession:
         try:
             self._model = self._core.read_model(path, weights)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleError(f"OpenVINO {ov.__version__} cannot load {path}: {reason}") from error
+            raise BundleError(f"OpenVINO {ov.__version__} cannot load {path}: {_last_line(error)}") from error
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one group; see `Session`."""
-        with self._lock:
-            request = self._request(inputs["images"].shape)
-            request.infer(dict(inputs), share_inputs=True)
-            return {"maps": np.array(request.get_output_tensor(0).data)}
+        try:
+            with self._lock:
+                request = self._request(inputs["images"].shape)
+                request.infer(dict(inputs), share_inputs=True)
+                return {"maps": np.array(request.get_output_tensor(0).data)}
+        except Exception as error:  # RuntimeError, MemoryError, and what its plugins let through
+            count = len(inputs["images"])
+            raise TargetError(f"OpenVINO cannot run a group of {count} photos: {_last_line(error)}") from error
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._requests:
@@ -67,3 +70,9 @@ class OpenVinoSession:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
         return self._requests[shape]
+
+
+def _last_line(error: Exception) -> str:
+    """The reason; the lines before it are places in OpenVINO's own source."""
+    lines = str(error).strip().splitlines()
+    return lines[-1][:200] if lines else one_line(error)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from gconet.runtime.errors import PhotoError
+from gconet.runtime.errors import PhotoError, one_line
+from gconet.runtime.paths import kind_of
 from gconet.runtime.preprocess import Photo
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # whatever the suffix: EPS, for one, would be run by Ghostscript
+MAX_PIXELS = 1024**3 // 4 // 3  # 256 MB as RGB; more is refused before it is decoded, as Pillow warns of by default
 
 # EXIF orientation -> what makes the photo upright. ImageOps.exif_transpose() also encodes the EXIF anew, which fails on
 # photos with a single odd tag.
@@ -29,7 +31,6 @@ UPRIGHT: Mapping[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-WARNING_FILTERS = threading.Lock()  # they belong to the process: two threads that change them would leave them changed
 
 
 @dataclass(frozen=True)
@@ -46,50 +47,68 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
     Raises
     ------
     PhotoError
-        If the file is missing, no photo, truncated, or absurdly large.
+        If the file is missing, no photo, truncated, absurdly large, or has more than 16 bits per channel.
     """
     path = Path(path)
+    if kind_of(path, PhotoError) != "file":
+        raise PhotoError(f"no photo at {path}")
     try:
-        if not path.is_file():
-            raise PhotoError(f"no photo at {path}")
-        with WARNING_FILTERS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata, dropped transparency
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()  # some formats are upright from here on
-                turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-                upright = image if turn is None else image.transpose(turn)
-                if upright.mode.startswith("I"):  # 16-bit grey would saturate in convert()
-                    upright = Image.fromarray(np.rint(np.asarray(upright) / 257).clip(0, 255).astype(np.uint8))
-                return np.asarray(upright.convert("RGB"))
+        with path.open("rb") as file, _identify(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()  # some formats are upright from here on
+            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            upright = _in_8_bits(image if turn is None else image.transpose(turn), path, image.format)
+            upright.info.pop("transparency", None)  # convert() would warn of dropping it
+            return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError as error:
         raise PhotoError(f"{path} is not a photo: replace it or leave it out") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise PhotoError(f"{path} has too many pixels to be a photo: make it smaller or leave it out") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise PhotoError(f"{path} cannot be read ({error}): replace it or leave it out") from error
+        raise PhotoError(f"{path} cannot be read ({one_line(error)}): replace it or leave it out") from error
+
+
+def _identify(file: BinaryIO) -> Image.Image:
+    """`Image.open` without its DecompressionBombWarning, which only a filter for the whole process could silence."""
+    Image.init()
+    start = file.read(16)
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(start) is True:  # a string is why this Pillow lacks the format
+            file.seek(0)
+            return factory(file, "")
+    raise UnidentifiedImageError
+
+
+def _in_8_bits(image: Image.Image, path: Path, file_format: str | None) -> Image.Image:
+    """16-bit grey scaled to 8, which convert() would saturate; what is wider has no known range."""
+    if image.mode.startswith("I;16") or (image.mode, file_format) == ("I", "PNG"):  # the latter before Pillow 11
+        return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise PhotoError(f"{path} has pixels of 32 bits (mode {image.mode}): save it with 8 or 16 bits per channel")
+    return image
 
 
 def find_groups(paths: Sequence[str | os.PathLike[str]]) -> list[Group]:
     """Sort arguments into groups.
 
-    Photos named one by one are one group. A folder's photos are a group, and so are those of every folder below it;
-    `Group.folder` mirrors the tree, under the folder's own name where several arguments are given.
+    Photos named one by one are one group. A folder's photos are a group, and so are those of every folder below it,
+    through symbolic links too; `Group.folder` mirrors the tree, under the folder's own name where several arguments are
+    given.
 
     Raises
     ------
     PhotoError
-        If a path does not exist, a folder holds no photo, or two photos of a group differ only in their suffix.
+        If a path does not exist, a folder cannot be read or holds no photo, or two photos of a group differ only in
+        their suffix.
     """
     files, groups = [], []
     for path in map(Path, paths):
-        try:
-            is_folder, is_file = path.is_dir(), path.is_file()
-        except OSError as error:
-            raise PhotoError(f"cannot look at {path}: {error.strerror}") from error
-        if is_folder:
+        kind = kind_of(path, PhotoError)
+        if kind == "folder":
             groups += _groups_below(path, Path(path.resolve().name) if len(paths) > 1 else Path())
-        elif is_file:
+        elif kind == "file":
             files.append(path)
         else:
             raise PhotoError(f"no photo or folder at {path}")
@@ -108,8 +127,12 @@ def find_groups(paths: Sequence[str | os.PathLike[str]]) -> list[Group]:
 
 def _groups_below(root: Path, name: Path) -> list[Group]:
     groups = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(subfolder for subfolder in subfolders if not subfolder.startswith("."))
+    for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
+        subfolders[:] = sorted(
+            subfolder
+            for subfolder in subfolders
+            if not subfolder.startswith(".") and not _leads_back(Path(folder, subfolder), root)
+        )
         photos = tuple(
             Path(folder, file)
             for file in sorted(names)
@@ -120,3 +143,15 @@ def _groups_below(root: Path, name: Path) -> list[Group]:
     if not groups:
         raise PhotoError(f"no photos in {root} (looked for {', '.join(sorted(PHOTO_SUFFIXES))})")
     return groups
+
+
+def _refuse(error: OSError) -> None:
+    raise PhotoError(f"cannot look at {error.filename}: {error.strerror}") from error
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Whether `folder` is a link to one that holds it, directly or through the links on the way from `root`."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    return any(above.resolve().is_relative_to(target) for above in folder.parents if above.is_relative_to(root))

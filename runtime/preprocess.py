@@ -80,8 +80,11 @@ def resize_map(saliency: FloatArray, height: int, width: int) -> FloatArray:
 
 
 def to_bytes(saliency: FloatArray) -> NDArray[np.uint8]:
-    """Round a map in [0, 1] to the 8-bit grey values that are written and evaluated."""
-    return np.rint(saliency * 255).astype(np.uint8)
+    """The 8-bit grey values of a map in [0, 1], as they are written and evaluated.
+
+    Cut off, not rounded: the authors save their maps by `mul(255).byte()`, and only so do tables compare.
+    """
+    return (saliency * 255).astype(np.uint8)
 
 
 def _neighbours(out_length: int, in_length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:

@@ -58,6 +58,6 @@ def why_not_runnable(target: str) -> str:
     if target.startswith("tensorrt"):
         return (
             f"a {target} plan needs an NVIDIA GPU and this version's runtime has no session for it yet; "
-            "build for this machine with `python export/build_engine.py --target auto`"
+            "build for this machine with `gconet build --target auto`"
         )
     return f"target {target!r} is unknown to this version: update gconet-deploy"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 FOLDERS = ("train", "export", "engines", "runtime", "bench")
 DATA = {
+    "gconet/train/weights/MODEL_CARD.md",
+    "gconet/train/weights/gconet-demo.safetensors",
     "gconet/runtime/py.typed",
     "gconet/bench/examples/LICENSE.md",
 }

@@ -16,6 +16,7 @@ from gconet.engines.registry import get_target
 from gconet.engines.target import EngineSpec
 from gconet.export.operators import OPSET
 from gconet.export.to_onnx import export_detect
+from gconet.runtime.errors import TargetError
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.photos import read_photo
 from gconet.runtime.preprocess import Photo, Preprocessing
@@ -93,6 +94,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs data sets and reference figures in ../shared, which are not part of the project")
     return SHARED
+
+
+def require_tensorrt_rtx() -> None:
+    """Skip where the wheels, made for Linux on x86-64, are not installed."""
+    try:
+        get_target("tensorrt-rtx").version()
+    except TargetError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from shapes import make_data
 
+from gconet.bench import ablation
+from gconet.bench.ablation import ROWS, ablation_table
 from gconet.runtime.command_line import run
-from gconet.train import ablation
-from gconet.train.ablation import ROWS, ablation_table
 from gconet.train.checkpoint import read_checkpoint
 
 
@@ -30,6 +30,14 @@ def test_rows_are_trained_with_their_switches_and_scored(tmp_path: Path, capsys:
 
     assert run(ablation.main, [*arguments[:4], "--steps", "1"]) == 2
     assert "--hold-out" in capsys.readouterr().err
+    for argument in (["--seed", "1"], ["--no-gam"]):  # the rows and --seeds say
+        with pytest.raises(SystemExit, match="2"):
+            run(ablation.main, [*arguments, *argument])
+    capsys.readouterr()
+    (data / "images/toys/disc/0.jpg").write_text("not a photo")
+    (data / "images/toys/square/0.jpg").write_text("not a photo")
+    assert run(ablation.main, arguments) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_all_six_rows_of_the_papers_table_are_there() -> None:

@@ -113,6 +113,11 @@ def test_an_artefact_that_is_no_plain_file_is_refused(alter: Callable[[Path], No
     assert "detect.bin is missing or not a plain file" in refusal(bundle)
 
 
+def test_an_artefact_whose_name_no_file_can_have_is_refused(bundle: Path) -> None:
+    edit_manifest(bundle, files={"n" * 300: {"sha256": "0" * 64, "bytes": 100}})
+    assert "cannot look at" in refusal(bundle)
+
+
 def test_an_unreadable_artefact_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(path: Path) -> FileEntry:
         raise PermissionError(13, "Permission denied", str(path))
@@ -165,6 +170,8 @@ def test_a_manifest_that_lacks_a_key_is_refused(key: str, bundle: Path) -> None:
         ("max_group", 7.5),
         ("opset", "20"),
         ("architecture", []),
+        ("architecture", None),
+        ("architecture", "GCoNet"),
         ("checkpoint", "tests"),
         ("parity", 0.1),
         ("preprocessing", None),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +20,8 @@ import gconet.runtime as gr
 from gconet.runtime import cli, command_line
 from gconet.runtime.cli import COMMANDS
 from gconet.runtime.preprocess import Photo, to_bytes
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,78 @@ def test_a_map_that_cannot_be_written_leaves_no_partial_file(
     assert content(Path()) == {}
 
 
+def test_a_full_disk_leaves_no_part_of_a_group(
+    gconet: Gconet, bundle: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Image.Image.save
+
+    def save_the_first(image: Image.Image, path: Path, **options: str) -> None:
+        if "b c" in path.name:
+            raise OSError(28, "No space left on device")
+        save(image, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save_the_first)
+    outcome = gconet("detect", photos, "--bundle", bundle)
+    assert_one_line_error(outcome, "No space left on device", "maps/cats/b c.png")
+    assert content(Path()) == {}
+
+
+def test_a_bad_photo_in_the_last_group_keeps_the_groups_before_and_a_rerun_goes_on(
+    gconet: Gconet, bundle: Path, photos: Path
+) -> None:
+    bad = photos / "more/été/z.webp"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:50])
+    outcome = gconet("detect", photos, "--bundle", bundle)
+    assert_one_line_error(outcome, bad, "1 group is done; pass --overwrite, or --skip-existing to go on")
+    first = content(Path())
+    assert set(first) == {"maps/cats/a.png", "maps/cats/b c.png"}
+
+    bad.write_bytes(good)
+    assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "exists already", "--skip-existing")
+    earlier = Path("maps/cats/a.png").stat()
+    outcome = gconet("detect", photos, "--bundle", bundle, "--skip-existing")
+    assert (outcome.code, outcome.out) == (0, "2 maps of 1 group in maps; 1 group skipped, with maps already\n")
+    assert Path("maps/cats/a.png").stat() == earlier
+    assert set(content(Path())) == {*first, "maps/more/été/a.png", "maps/more/été/z.png"}
+
+    outcome = gconet("detect", photos, "--bundle", bundle, "--skip-existing")
+    assert (outcome.code, outcome.out) == (0, "0 maps of 0 groups in maps; 2 groups skipped, with maps already\n")
+
+
+def test_a_group_that_is_half_there_is_computed_only_with_overwrite(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    assert gconet("detect", photos, "--bundle", bundle).code == 0
+    whole = content(Path())
+    Path("maps/cats/b c.png").unlink()
+    outcome = gconet("detect", photos, "--bundle", bundle, "--skip-existing")
+    assert_one_line_error(outcome, "maps/cats/a.png exists already", "--overwrite")
+    outcome = gconet("detect", photos, "--bundle", bundle, "--skip-existing", "--overwrite")
+    assert (outcome.code, outcome.out) == (0, "2 maps of 1 group in maps; 1 group skipped, with maps already\n")
+    assert content(Path()) == whole
+
+
+def test_a_group_too_large_for_memory_is_refused_before_any_is_computed(
+    gconet: Gconet, bundle: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(photos / "cats/a.png", photos / "more/été/third.png")
+    monkeypatch.setattr("gconet.runtime.detector.MAX_AFFINITY_BYTES", (2 * 4 * 4) ** 2 * 4)  # two photos of 64 pixels
+    assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "more/été", "3 photos", "at most 2")
+    assert content(Path()) == {}
+
+
+def test_a_folder_in_the_place_of_a_map_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
+    Path("maps/cats/b c.png").mkdir(parents=True)
+    outcome = gconet("detect", photos, "--bundle", bundle, "--overwrite")
+    assert_one_line_error(outcome, "maps/cats/b c.png would replace a folder")
+    assert content(Path()) == {}
+
+
+@pytest.mark.parametrize("option", ["--out", "--bundle"])
+def test_a_name_too_long_for_a_file_is_one_line(option: str, gconet: Gconet, bundle: Path, photos: Path) -> None:
+    outcome = gconet("detect", photos, "--bundle", bundle, option, "n" * 300)
+    assert_one_line_error(outcome, "cannot look at nnn", "name too long")
+
+
 def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
     Path("maps").write_bytes(b"a file")
     assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "cannot write maps")
@@ -163,7 +241,7 @@ def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, bundle: Path, photos:
 
 
 def test_a_missing_bundle_is_one_line_with_the_command_that_makes_it(gconet: Gconet, photos: Path) -> None:
-    assert_one_line_error(gconet("detect", photos), "no bundle at build/gconet.gconet", "build_engine.py")
+    assert_one_line_error(gconet("detect", photos), "no bundle at build/gconet.gconet", "gconet build --out")
 
 
 def test_an_altered_bundle_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
@@ -245,12 +323,38 @@ def test_errors_of_several_lines_are_printed_as_one(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "gconet: the engine said: no and left\n"
 
 
+def test_pillows_warnings_of_odd_photos_stay_off_the_terminal(recwarn: pytest.WarningsRecorder) -> None:
+    def warn(_: object) -> int:
+        warnings.warn_explicit("odd metadata", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
+        return 0
+
+    assert command_line.run(warn, []) == 0
+    assert not recwarn.list
+
+
 def test_an_interrupt_is_exit_code_130_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(_: object) -> int:
         raise KeyboardInterrupt
 
     assert command_line.run(interrupt, []) == 130
     assert capsys.readouterr().err == "gconet: interrupted\n"
+
+
+def test_a_reader_that_has_gone_ends_the_command_in_silence() -> None:
+    # Output this small reaches the pipe only when it is flushed.
+    code = "import sys; from gconet.runtime.command_line import run; sys.stdin.read(); "
+    code += "sys.exit(run(lambda _: print(1) or 0, []))"
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
 
 
 def test_bugs_are_not_swallowed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from PIL import Image
 import gconet.runtime as gr
 from gconet.runtime.bundle import describe_file
 from gconet.runtime.manifest import MANIFEST_NAME
-from gconet.runtime.preprocess import FloatArray, Photo, Preprocessing, to_input
+from gconet.runtime.preprocess import MAX_SIZE, FloatArray, Photo, Preprocessing, to_input
 from gconet.runtime.session import SESSIONS, Tensors
 from gconet.train.model import GCoNet
 
@@ -165,6 +166,43 @@ def test_a_group_larger_than_a_plan_is_a_usage_error_with_the_command_that_mends
     assert len(detector.detect(example_photos[:2])) == 2
     with pytest.raises(gr.UsageError, match=r"3 photos.*up to 2.*--max-group 3"):
         detector.detect(example_photos[:3])
+
+
+class AnySize(PlanForTwo):
+    """An engine with a free group axis."""
+
+    max_group: int | None = None
+
+
+def test_a_group_whose_affinity_outgrows_memory_is_refused_with_the_largest_that_fits(onnxruntime_bundle: Path) -> None:
+    bundle = gr.open_bundle(onnxruntime_bundle)
+    manifest = dataclasses.replace(bundle.manifest, preprocessing=Preprocessing(224), max_group=64)
+    detector = gr.Detector(gr.Bundle(bundle.folder, manifest), AnySize())
+    photo = np.zeros((1, 1, 3), np.uint8)
+    assert len(detector.detect([photo] * 66)) == 66
+    detector.check_count(228)
+    with pytest.raises(gr.UsageError, match=r"300 photos needs about 14 GB .* groups of at most 228$"):
+        detector.detect([photo] * 300)
+    with pytest.raises(gr.UsageError, match="at most 228"):
+        detector.check_count(229)
+
+
+def test_one_photo_of_the_largest_size_fits(onnxruntime_bundle: Path) -> None:
+    bundle = gr.open_bundle(onnxruntime_bundle)
+    manifest = dataclasses.replace(bundle.manifest, preprocessing=Preprocessing(MAX_SIZE))
+    gr.Detector(gr.Bundle(bundle.folder, manifest), AnySize()).check_count(1)
+
+
+def test_an_engine_that_fails_is_a_target_error_of_one_line_and_goes_on(
+    detector: gr.Detector, example_photos: list[Photo]
+) -> None:
+    expected = detector.detect(example_photos[:2])
+    with pytest.raises(gr.TargetError, match=r"cannot run a group of 3 photos: \S") as caught:
+        detector.session.infer({"images": np.zeros((3, 4, 64, 64), np.float32)})  # four channels
+    assert "\n" not in str(caught.value)
+    for saliency, reference in zip(detector.detect(example_photos[:2]), expected, strict=True):
+        np.testing.assert_array_equal(saliency, reference)
+    assert len(detector.detect(example_photos[:7])) == 7
 
 
 @pytest.mark.parametrize("threads", [0, -1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -12,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from gconet.runtime.errors import PhotoError
-from gconet.runtime.photos import Group, find_groups, read_photo
+from gconet.runtime.photos import MAX_PIXELS, Group, find_groups, read_photo
 from gconet.runtime.preprocess import Photo
 
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
@@ -56,6 +57,19 @@ def test_every_colour_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
     photo = read_photo(tmp_path / "photo.png")
     assert photo.dtype == np.uint8
     np.testing.assert_array_equal(photo, expected)
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_16_bit_grey_of_either_byte_order_becomes_rgb(order: str, tmp_path: Path) -> None:
+    Image.fromarray(DEEP_GREY.astype(order)).save(tmp_path / "photo.tif")
+    np.testing.assert_array_equal(read_photo(tmp_path / "photo.tif"), in_three_channels(GREY))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_grey_of_32_bits_is_refused(kind: type, tmp_path: Path) -> None:
+    path = tmp_path / "photo.tif"
+    Image.fromarray(GREY.astype(kind)).save(path)
+    assert "32 bits" in assert_refused(path)
 
 
 def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
@@ -127,12 +141,32 @@ def test_a_path_that_is_no_file_is_refused_by_name(name: str, tmp_path: Path) ->
     assert_refused(tmp_path / name)
 
 
-@pytest.mark.parametrize("limit", [30, 10], ids=["above the limit", "above twice the limit"])
-def test_a_decompression_bomb_is_refused(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("times", [1, 3], ids=["above the limit", "above Pillow's own"])
+def test_a_decompression_bomb_is_refused_without_a_warning(
+    times: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     path = tmp_path / "photo.png"
-    Image.fromarray(RGB).save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    Image.new("1", (10_000, times * MAX_PIXELS // 10_000 + 1)).save(path)
     assert "too many pixels" in assert_refused(path)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("file_format", ["EPS", "GIF", "PPM", "ICO"])
+def test_other_formats_are_refused_whatever_their_suffix(
+    file_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> None:
+        pytest.fail("Ghostscript was called")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(RGB).save(path, file_format)
+    assert "is not a photo" in assert_refused(path)
+
+
+def test_a_photo_under_a_wrong_suffix_is_read(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "photo.jpg", "PNG")
+    np.testing.assert_array_equal(read_photo(tmp_path / "photo.jpg"), RGB)
 
 
 def assert_refused(path: Path) -> str:
@@ -145,35 +179,25 @@ def assert_refused(path: Path) -> str:
     return message
 
 
-def test_reading_in_two_threads_leaves_the_warning_filters_alone(
+def test_two_threads_decode_at_once_and_leave_the_warning_filters_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = tmp_path / "first.png", tmp_path / "second.png"
     for path in paths:
         Image.fromarray(RGB).save(path)
-    first_is_in, second_is_in, first_is_done = threading.Event(), threading.Event(), threading.Event()
-    open_now = Image.open
+    both_are_in = threading.Barrier(2, timeout=10)
+    convert, before, within = Image.Image.convert, list(warnings.filters), []
 
-    def open_late(path: Path) -> Image.Image:
-        """Leave in the order of entering, if two can be in at all."""
-        if path == paths[0]:
-            first_is_in.set()
-            second_is_in.wait(timeout=0.2)
-        else:
-            second_is_in.set()
-            first_is_done.wait()
-        return open_now(path)
+    def convert_together(image: Image.Image, mode: str) -> Image.Image:
+        both_are_in.wait()
+        within.append(list(warnings.filters))
+        return convert(image, mode)
 
-    monkeypatch.setattr(Image, "open", open_late)
-    before = list(warnings.filters)
+    monkeypatch.setattr(Image.Image, "convert", convert_together)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(read_photo, paths[0])
-        first.add_done_callback(lambda _: first_is_done.set())
-        first_is_in.wait(timeout=5)
-        second = threads.submit(read_photo, paths[1])
-    for read in (first, second):
-        np.testing.assert_array_equal(read.result(), RGB)
-    assert warnings.filters == before
+        for photo in threads.map(read_photo, paths):
+            np.testing.assert_array_equal(photo, RGB)
+    assert [*within, list(warnings.filters)] == [before] * 3
 
 
 @pytest.fixture
@@ -243,3 +267,28 @@ def test_folders_of_the_same_name_whose_photos_would_share_a_map_are_refused(tre
     (namesake / "a.jpg").touch()
     with pytest.raises(PhotoError, match="would share one map"):
         find_groups([tree / "cats", namesake])
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/dogs").mkdir(parents=True)
+    (tmp_path / "elsewhere/dogs/d.jpg").touch()
+    (tmp_path / "elsewhere/back").symlink_to(tree)
+    (tree / "cats/itself").symlink_to(".")
+    (tree / "cats/above").symlink_to("..")
+    (tree / "cats/higher").symlink_to(tmp_path)
+    (tree / "cats/nowhere").symlink_to(tree / "absent")
+    (tree / "linked").symlink_to(tmp_path / "elsewhere")
+    assert [group.folder.as_posix() for group in find_groups([tree])] == ["cats", "linked/dogs", "more/été 1"]
+
+
+def test_a_folder_that_cannot_be_read_is_refused_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def deny(path: str) -> object:
+        if str(path) == str(tree / "cats"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(PhotoError, match="cats: Permission denied"):
+        find_groups([tree])

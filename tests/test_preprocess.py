@@ -88,11 +88,13 @@ def test_resized_map_keeps_the_corners_and_stays_within_the_range(rng: np.random
         np.testing.assert_array_equal(resized[:: len(resized) - 1, -1], saliency[:: len(saliency) - 1, -1])
 
 
-def test_map_values_round_to_the_nearest_grey_value() -> None:
-    saliency = (np.array([[0, 0.49, 0.51, 1.49], [127.4, 127.6, 254.51, 255]]) / 255).astype(np.float32)
+def test_map_values_are_cut_off_to_grey_values_as_the_authors_do(rng: np.random.Generator) -> None:
+    saliency = (np.array([[0, 0.49, 0.99, 1.01], [127.4, 127.6, 254.99, 255]]) / 255).astype(np.float32)
     grey = to_bytes(saliency)
     assert grey.dtype == np.uint8
-    assert grey.tolist() == [[0, 0, 1, 1], [127, 128, 255, 255]]
+    assert grey.tolist() == [[0, 0, 0, 1], [127, 127, 254, 255]]
+    many = rng.random(10_000, dtype=np.float32)
+    np.testing.assert_array_equal(to_bytes(many), torch.from_numpy(many).mul(255).byte().numpy())
 
 
 def test_every_grey_value_survives_the_way_to_a_map_and_back() -> None:

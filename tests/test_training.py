@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +19,21 @@ from PIL import Image
 from shapes import make_cutouts, make_data
 
 from gconet.runtime.command_line import run
+from gconet.runtime.errors import CheckpointError, UsageError
 from gconet.train import train_command
-from gconet.train.augment import augment
+from gconet.train.augment import Picture, augment, resize_pair
 from gconet.train.checkpoint import load_checkpoint, read_checkpoint
 from gconet.train.config import Augmentation, TrainingConfig
-from gconet.train.groups import DataError, check_groups, hold_out, read_groups
+from gconet.train.cutouts import Cutouts
+from gconet.train.data_check import checked_groups
+from gconet.train.groups import DataError, LabelledGroup, Sample, hold_out, leave_out_copies, read_groups
 from gconet.train.interruption import Interruption
 from gconet.train.loop import learning_rate, rescale_consensus
 from gconet.train.losses import soft_iou_loss
 from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
 from gconet.train.observer import Observer
 from gconet.train.pairs import PairDataset
+from gconet.train.processes import Processes
 from gconet.train.train_command import main, run_training
 
 SMALL = Architecture(encoder_channels=(8, 12, 16, 24, 32), decoder_channels=12)
@@ -92,6 +98,17 @@ def test_a_stopped_run_goes_on_to_the_bit(
     assert len(losses(stopped.out)) == 6
 
 
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_stopped_run_is_saved_whenever_the_signal_came(
+    config: TrainingConfig, done: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([*[False] * done, True])
+    monkeypatch.setattr(Processes, "any", lambda *_: next(answers))
+    assert run_training(config) == 130
+    assert torch.load(config.out / "state.pt")["step"] == done
+    assert f"saved at step {done}" in capsys.readouterr().err
+
+
 def _stopping_after(last: int, patch: pytest.MonkeyPatch) -> type[Observer]:
     """An observer that presses Ctrl-C after a step, as a signal would."""
     requests: list[Interruption] = []
@@ -113,11 +130,40 @@ def _stopping_after(last: int, patch: pytest.MonkeyPatch) -> type[Observer]:
     return Stopping
 
 
-def test_a_run_with_other_settings_does_not_go_on(config: TrainingConfig, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"encoder_rate": 0.5}, "encoder_rate is 1.0 there, 0.5 here"),
+        ({"architecture": dataclasses.replace(SMALL, gam=False)}, "architecture.gam is True there, False here"),
+        ({"augmentation": Augmentation(rotation=20)}, "augmentation.rotation is 10 there, 20 here"),
+        ({"hold_out": ()}, "groups.toys/triangle is absent there, 4 here"),
+        ({"vgg": Path("vgg16.pth")}, "vgg is None there, vgg16.pth here"),
+    ],
+)
+def test_a_run_with_other_settings_does_not_go_on(
+    config: TrainingConfig, change: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_command, "load_vgg16", lambda *_: None)
+    config = dataclasses.replace(config, steps=1)
     assert run_training(config) == 0
-    arguments = ["--data", str(config.data), "--out", str(config.out), "--steps", "7", "--group-size", "2"]
-    assert run(main, arguments) == 2
-    assert "other settings" in capsys.readouterr().err
+    moved = dataclasses.replace(config, workers=1, save_every=7)
+    assert run_training(moved) == 0  # complete: these may change
+    with pytest.raises(CheckpointError, match=re.escape(named)):
+        run_training(dataclasses.replace(config, **change))
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "step", None])
+def test_a_damaged_state_is_one_line(config: TrainingConfig, part: str | None) -> None:
+    config = dataclasses.replace(config, steps=1)
+    assert run_training(config) == 0
+    path = config.out / "state.pt"
+    if part is None:
+        path.write_bytes(path.read_bytes()[:-2000])
+    else:
+        torch.save(torch.load(path) | {part: {"state": torch.ones(2)}}, path)
+    with pytest.raises(CheckpointError, match=r"state\.pt is damaged: remove it") as caught:
+        run_training(config)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_what_is_to_learn_changes(config: TrainingConfig) -> None:
@@ -135,9 +181,8 @@ def test_only_what_is_to_learn_changes(config: TrainingConfig) -> None:
 def test_one_pair_of_groups_can_be_learned_by_heart(data: Path) -> None:
     """Soft IoU loss under 0.1 a photo, with all three losses."""
     torch.manual_seed(0)
-    config = TrainingConfig(
-        data, data, group_size=4, sizes=(64,), augmentation=Augmentation(flip=False, quarter_turns=False)
-    )
+    still = Augmentation(flip=False, rotation=0)
+    config = TrainingConfig(data, data, group_size=4, sizes=(64,), augmentation=still)
     groups = read_groups(data)[:2]
     batch = PairDataset(groups, config, 1)[0]
     model = initialise(GCoNet(dataclasses.replace(SMALL, classes=2)), seed=0)
@@ -158,19 +203,62 @@ def test_one_pair_of_groups_can_be_learned_by_heart(data: Path) -> None:
 
 def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
     """DistributedDataParallel over gloo: each process takes one of the two pairs of a step."""
-    common = ["--data", str(data), "--steps", "3", "--group-size", "2", "--sizes", "32", "--pairs-per-step", "2"]
-    common += ["--workers", "0", "--no-acm"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    module = ["-m", "gconet.train.train_command", *common, "--out"]
-    single = [sys.executable, *module, str(tmp_path / "one")]
-    double = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in (single, [*double, *module, str(tmp_path / "two")]):
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    arguments = [*_two_pairs(data), "--learning-rate", "1e-3"]
+    module = ["-m", "gconet.train.train_command", *arguments, "--out"]
+    single, double = ([*command, *module] for command in ([sys.executable], TWO_PROCESSES))
+    for command in ([*single, str(tmp_path / "one")], [*double, str(tmp_path / "two")]):
+        result = _with_one_thread(command)
         assert result.returncode == 0, result.stderr
+        assert result.stdout.count("3 steps done") == 1
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-4)
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=1e-3, atol=4e-4)
+    architecture = read_checkpoint(tmp_path / "one" / "last.safetensors").info.architecture
+    before = initialise(GCoNet(architecture), seed=0).state_dict()
+    moved = _distance(first, before)
+    assert moved > 1
+    assert _distance(second, first) < 0.01 * moved
+
+
+def test_a_stop_in_one_process_stops_all_after_the_same_step(data: Path, tmp_path: Path) -> None:
+    script = tmp_path / "stopping.py"
+    script.write_text(STOPPING)
+    out = tmp_path / "run"
+    result = _with_one_thread([*TWO_PROCESSES, str(script), *_two_pairs(data), "--out", str(out)])
+    assert result.returncode != 0
+    assert result.stderr.count("stopped and saved at step 2") == 1
+    assert torch.load(out / "state.pt")["step"] == len(losses(out)) == 2
+
+
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+STOPPING = """
+import os, signal, sys
+from gconet.train import loop
+from gconet.train.train_command import main
+
+original = loop.learning_rate
+
+def stopping(config, step, steps):
+    if step == 1 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGINT)
+    return original(config, step, steps)
+
+loop.learning_rate = stopping
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def _two_pairs(data: Path) -> list[str]:
+    arguments = ["--data", str(data), "--steps", "3", "--group-size", "2", "--sizes", "32", "--pairs-per-step", "2"]
+    return [*arguments, "--workers", "0", "--no-acm"]
+
+
+def _with_one_thread(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def _distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    return sum(float((first[name] - second[name]).square().sum()) for name in first) ** 0.5
 
 
 def test_pairs_are_the_same_whenever_they_are_made(config: TrainingConfig) -> None:
@@ -183,16 +271,51 @@ def test_pairs_are_the_same_whenever_they_are_made(config: TrainingConfig) -> No
     assert first[5].images.shape == (4, 3, 48, 48)
 
 
-def test_photo_and_mask_stay_together(rng: np.random.Generator) -> None:
-    """A photo that is its own mask, put through every augmentation, still is."""
+@pytest.mark.parametrize("options", [Augmentation(), Augmentation(rotation=25, scale=(0.8, 1.3))])
+def test_photo_and_mask_stay_together(options: Augmentation, rng: np.random.Generator) -> None:
+    """A photo that is its own mask, put through every augmentation, still is; masks stay black and white."""
     mask = Image.new("L", (64, 64))
     mask.paste(255, (20, 12, 50, 40))
-    options = Augmentation(rotation=25, scale=(0.8, 1.3))
     for _ in range(20):
-        photo, turned = augment(mask.convert("RGB"), mask, options, rng)
-        inside = np.asarray(turned) == 255
-        assert inside.any()
-        assert (np.asarray(photo)[inside] == 255).all()
+        photo, turned = (np.asarray(picture) for picture in augment(mask.convert("RGB"), mask, options, rng))
+        assert set(np.unique(turned)) == {0, 255}
+        # The nearest of four neighbours has at least a quarter of the weight.
+        assert (photo[turned == 255] >= 63).all()
+        assert (photo[turned == 0] <= 192).all()
+
+
+def test_angles_are_uniform_up_to_the_largest(rng: np.random.Generator) -> None:
+    """A bar from the centre to the right, seen from there."""
+    mask = Image.new("L", (65, 65))
+    mask.paste(255, (33, 32, 60, 33))
+    angles = []
+    for _ in range(200):
+        _, turned = augment(mask.convert("RGB"), mask, Augmentation(flip=False), rng)
+        y, x = np.argwhere(np.asarray(turned)).mean(axis=0) - 32
+        angles.append(np.degrees(np.arctan2(y, x)))
+    assert -91 < min(angles) < -70 < 70 < max(angles) < 91
+    assert np.histogram(angles, bins=4, range=(-91, 91))[0].min() > 30
+
+
+def test_masks_are_resized_by_nearest_neighbour() -> None:
+    mask = Image.fromarray(np.indices((50, 70)).sum(axis=0).astype(np.uint8) % 2 * 255)
+    _, resized = resize_pair(mask.convert("RGB"), mask, 32)
+    assert set(np.unique(np.asarray(resized))) == {0, 255}
+
+
+def test_each_epoch_every_group_leads_once(config: TrainingConfig) -> None:
+    config = dataclasses.replace(config, augmentation=Augmentation(), epochs=4, steps=0)
+    groups = read_groups(config.data)
+    steps = config.steps_over(len(groups))
+    assert steps == 4 * len(groups)
+    assert dataclasses.replace(config, pairs_per_step=5).steps_over(len(groups)) == 3  # 12 pairs, five a step
+    dataset = PairDataset(groups, config, steps)
+    pairs = [dataset[index].labels[:: config.group_size].tolist() for index in range(steps)]
+    epochs = [[first for first, _ in pairs[start : start + len(groups)]] for start in range(0, steps, len(groups))]
+    assert all(sorted(epoch) == [0, 1, 2] for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 1
+    assert all(first != second for first, second in pairs)
+    assert {second for _, second in pairs} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(("share", "labels"), [(0.0, {0, 1, 2}), (1.0, {3, 4})])
@@ -202,12 +325,50 @@ def test_synthetic_groups_are_labelled_by_their_cutout(config: TrainingConfig, s
     batches = [dataset[index] for index in range(20)]
     assert set(torch.cat([batch.labels for batch in batches]).tolist()) == labels
     assert all(batch.truth.flatten(1).amax() > 0.9 for batch in batches)
+    assert all(batch.labels[0] != batch.labels[-1] for batch in batches)
+
+
+def test_no_synthetic_group_has_its_object_as_a_distractor(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    original = Cutouts.read
+
+    def remember(self: Cutouts, index: int) -> Picture:
+        read.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(Cutouts, "read", remember)
+    config = dataclasses.replace(config, augmentation=Augmentation(synthetic=1.0), group_size=3)
+    groups = read_groups(config.data)
+    dataset = PairDataset(groups, config, 20)
+    others = 0
+    for index in range(20):
+        read.clear()
+        shared = [int(label) - len(groups) for label in dataset[index].labels[::3]]
+        assert [read.count(cutout) >= 3 for cutout in shared] == [True, True]
+        others += len(read) - 6
+        # With two cut-outs, what is not the group's own is the other's: between them they account for every one.
+        assert sorted(set(read)) == sorted(shared)
+    assert others
 
 
 def test_small_groups_show_all_photos_before_repeating_any(config: TrainingConfig) -> None:
-    config = dataclasses.replace(config, group_size=6, augmentation=Augmentation(flip=False, quarter_turns=False))
+    config = dataclasses.replace(config, group_size=6, augmentation=Augmentation(flip=False, rotation=0))
     images = PairDataset(read_groups(config.data), config, 6)[0].images[:6]
     assert len({image.numpy().tobytes() for image in images}) == 4
+
+
+def test_both_groups_of_a_pair_are_cut_to_the_smaller(tmp_path: Path) -> None:
+    root = make_data(tmp_path)
+    _small_group(root)
+    config = TrainingConfig(root, tmp_path / "run", group_size=4, small_groups="cut", sizes=(32,))
+    groups, _ = checked_groups(config)
+    dataset = PairDataset(groups, config, 6)
+    for batch in (dataset[index] for index in range(6)):
+        smallest = min(len(groups[label].samples) for label in batch.labels)
+        assert batch.labels.bincount().unique().tolist() in ([smallest], [0, smallest])
+        assert len(batch.images) == len(batch.truth) == 2 * smallest
 
 
 @torch.inference_mode()
@@ -256,7 +417,17 @@ def _empty_group(root: Path) -> str:
 
 def _small_group(root: Path) -> str:
     (root / "images/toys/disc/1.jpg").unlink()
-    return "toys/disc has 3 photos, 4 are asked for"
+    return "toys/disc has 3 photos to train on, 4 are asked for"
+
+
+def _break_cutout(root: Path) -> str:
+    (make_cutouts(root / "cutouts") / "disc.png").write_text("not a cut-out")
+    return "disc.png cannot be read"
+
+
+def _single_cutout(root: Path) -> str:
+    (make_cutouts(root / "cutouts") / "disc.png").unlink()
+    return "1 cut-outs"
 
 
 def _no_masks_at_all(root: Path) -> str:
@@ -265,14 +436,20 @@ def _no_masks_at_all(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_remove_mask, _shrink_mask, _break_photo, _break_mask, _empty_group, _small_group, _no_masks_at_all]
-)
+    "spoil",
+    [
+        _remove_mask, _shrink_mask, _break_photo, _break_mask, _empty_group, _small_group, _no_masks_at_all,
+        _break_cutout, _single_cutout,
+    ],
+)  # fmt: skip
 def test_bad_data_is_named_before_training_starts(
     spoil: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_data(tmp_path / "data")
     expected = spoil(root)
     arguments = ["--data", str(root), "--out", str(tmp_path / "run"), "--group-size", "4"]
+    if (root / "cutouts").is_dir():
+        arguments += ["--cutouts", str(root / "cutouts")]
     assert run(main, arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
@@ -294,11 +471,78 @@ def test_held_out_photos_leave_the_training_groups_by_content(tmp_path: Path) ->
     copy = root / "images/toys/square/copy.jpg"
     copy.write_bytes((root / "images/toys/disc/0.jpg").read_bytes())
     (root / "gts/toys/square/copy.png").write_bytes((root / "gts/toys/square/0.png").read_bytes())
-    training, held = hold_out(read_groups(root), ["toys/disc"])
+    config = TrainingConfig(root, tmp_path / "run", group_size=4, hold_out=("toys/disc",))
+    training, held = checked_groups(config)
     assert [group.name for group in held] == ["toys/disc"]
     assert copy not in [sample.photo for group in training for sample in group.samples]
     assert [len(group.samples) for group in training] == [4, 4]
     with pytest.raises(DataError, match="no group toys/star"):
         hold_out(read_groups(root), ["toys/star"])
     with pytest.raises(DataError, match="at least two"):
-        check_groups(training[:1], 2)
+        checked_groups(dataclasses.replace(config, hold_out=("toys/disc", "toys/square")))
+    copy.unlink()
+    with pytest.raises(DataError, match=r"copy\.jpg cannot be read"):
+        leave_out_copies([LabelledGroup("copy", (Sample(copy, copy),))], held)
+
+
+def test_held_out_groups_may_be_small_but_not_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_data(tmp_path / "data")
+    _small_group(root)
+    config = TrainingConfig(root, tmp_path / "run", group_size=4, hold_out=("toys/disc",))
+    training, (held,) = checked_groups(config)
+    assert (len(training), len(held.samples)) == (2, 3)
+    (root / "images/toys/disc/0.jpg").write_text("not a photo")
+    arguments = ["--data", str(root), "--out", str(tmp_path / "run"), "--group-size", "4", "--hold-out", "toys/disc"]
+    assert run(main, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "0.jpg is not a photo" in line
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--sizes 100", "--sizes 32 16", "--seed -1", "--seed 18446744073709551616", "--scale 1.2 0.8", "--scale 0 1",
+     "--scale nan 1", "--learning-rate 0", "--learning-rate inf", "--encoder-rate -1", "--encoder-rate nan",
+     "--workers -1", "--synthetic 1.5", "--distractor -0.1", "--rotation 181", "--rotation nan", "--colour 1",
+     "--device cuda:99", "--device meta", "--device tpu", "--small-groups drop"],
+)  # fmt: skip
+def test_arguments_that_make_no_sense_are_one_line(
+    argument: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(data), "--out", str(tmp_path / "run"), "--group-size", "4", *argument.split()]
+    assert _exit_code(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert argument.split()[0] in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_folder_that_cannot_be_made_is_one_line(
+    place: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert _exit_code(["--data", str(data), "--out", str(tmp_path / place), "--group-size", "4"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "file is a file" in line
+
+
+def test_a_read_only_folder_is_one_line(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(UsageError, match="cannot be written"):
+            run_training(config)
+    config.out.write_text("came in between")
+    with pytest.raises(UsageError, match="cannot be written"):
+        Observer(config.out, 0, 1)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Of the command, whether its parser or its `main` finds the error."""
+    try:
+        return run(main, arguments)
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def test_training_needs_nothing_of_bench_but_its_metrics() -> None:
+    files = (Path(__file__).parents[1] / "train").glob("*.py")
+    assert set(re.findall(r"gconet\.bench\S*", "".join(file.read_text() for file in files))) == {"gconet.bench.metrics"}

@@ -1,18 +1,39 @@
-"""The arguments of a training run, shared by `gconet train` and `gconet ablate`."""
+"""The arguments of training runs, shared by `gconet train` and `gconet ablate`."""
 
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
-from gconet.runtime.command_line import Parser, positive
+from gconet.runtime.command_line import Parser, positive, positive_float
 from gconet.runtime.errors import UsageError
-from gconet.train.config import Augmentation, TrainingConfig
+from gconet.runtime.preprocess import check_size
+from gconet.train.config import Augmentation, SmallGroups, TrainingConfig
 from gconet.train.model import Architecture
+
+MAX_SEED = 2**63 - 1
+SWITCHES = {"gam": "plain average pooling", "gcm": "no crossed pairs", "acm": "no group labels"}
+
+
+def seed(text: str) -> int:
+    """Argument type: what seeds a run."""
+    if not text.isdecimal() or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAX_SEED}")
+    return int(text)
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """Add what tells one run from another; an ablation sets these itself."""
+    parser.add_argument("--seed", type=seed, default=0, help="(%(default)s)")
+    for switch, without in SWITCHES.items():
+        parser.add_argument(f"--no-{switch}", action="store_true", help=f"leave it out: {without}")
 
 
 def add_training_arguments(parser: Parser) -> None:
-    """Add everything `training_config` reads; defaults are the paper's."""
+    """Add all else that `training_config` reads; defaults are the paper's."""
     default = TrainingConfig(Path(), Path())
     data = parser.add_argument_group("data")
     data.add_argument("--data", type=Path, required=True, help="folder with images/ and gts/")
@@ -23,37 +44,43 @@ def add_training_arguments(parser: Parser) -> None:
     data.add_argument("--cutouts", type=Path, help="folder of RGBA cut-outs for --synthetic and --distractor")
     data.add_argument("--vgg", type=Path, help="ImageNet VGG-16 weights for the encoder, torchvision's names")
     data.add_argument("--group-size", type=positive, default=default.group_size, help="photos a group (%(default)s)")
-    data.add_argument("--repeat-photos", action="store_true", help="let small groups repeat photos")
-    network = parser.add_argument_group("network")
-    for switch, without in (("gam", "plain average pooling"), ("gcm", "no crossed pairs"), ("acm", "no group labels")):
-        network.add_argument(f"--no-{switch}", action="store_true", help=f"leave it out: {without}")
+    data.add_argument("--small-groups", choices=get_args(SmallGroups), default=default.small_groups,
+                      help="with too few photos: refuse them, cut both of a pair to the smaller, as the authors do, or "
+                      "repeat photos (%(default)s)")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--epochs", type=positive, default=default.epochs, help="passes over the groups (%(default)s)")
+    recipe.add_argument(
+        "--epochs", type=positive, default=default.epochs, help="times each group leads a pair (%(default)s)"
+    )
     recipe.add_argument("--steps", type=positive, default=0, help="instead of --epochs")
     recipe.add_argument(
-        "--sizes", type=positive, nargs="+", default=[224], help="input sizes for equal parts of the run"
+        "--sizes", type=_size, nargs="+", default=list(default.sizes), help="input sizes for equal parts of the run"
     )
     recipe.add_argument("--pairs-per-step", type=positive, default=1, help="pairs averaged for a step (%(default)s)")
-    recipe.add_argument("--learning-rate", type=float, default=default.learning_rate, help="of Adam (%(default)s)")
+    recipe.add_argument(
+        "--learning-rate", type=positive_float, default=default.learning_rate, help="of Adam (%(default)s)"
+    )
     recipe.add_argument("--schedule", choices=["constant", "cosine"], default="constant", help="(%(default)s)")
     recipe.add_argument("--trainable-encoder", nargs="*", default=list(default.trainable_encoder), metavar="LAYER",
                         help="encoder layers that learn, by prefix (conv5.conv5_3)")  # fmt: skip
-    recipe.add_argument("--encoder-rate", type=float, default=default.encoder_rate, help="relative rate (%(default)s)")
-    recipe.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    recipe.add_argument("--encoder-rate", type=positive_float, default=default.encoder_rate,
+                        help="relative rate (%(default)s)")  # fmt: skip
     augmentation = parser.add_argument_group("augmentation; the first two are the paper's")
     augmentation.add_argument("--no-flip", action="store_true")
-    augmentation.add_argument("--no-quarter-turns", action="store_true")
-    augmentation.add_argument("--rotation", type=float, default=0.0, help="largest turn, degrees")
-    augmentation.add_argument("--scale", type=float, nargs=2, default=[1.0, 1.0], help="smallest and largest zoom")
-    augmentation.add_argument("--colour", type=float, default=0.0, help="largest relative change")
-    augmentation.add_argument("--synthetic", type=float, default=0.0, help="share of groups made of cut-outs")
-    augmentation.add_argument("--distractor", type=float, default=0.0, help="share of photos with a cut-out pasted in")
+    for name, type_, text in (
+        ("rotation", _within(0, 180), "largest turn, degrees (%(default)s)"),
+        ("colour", _within(0, 1, below=True), "largest relative change"),
+        ("synthetic", _within(0, 1), "share of groups made of cut-outs"),
+        ("distractor", _within(0, 1), "share of photos with a cut-out pasted in"),
+    ):
+        augmentation.add_argument(f"--{name}", type=type_, default=getattr(default.augmentation, name), help=text)
+    augmentation.add_argument("--scale", type=positive_float, nargs=2, default=list(default.augmentation.scale),
+                              help="smallest and largest zoom")  # fmt: skip
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     machine.add_argument("--bf16", dest="arithmetic", action="store_const", const="bf16", default="fp32")
     machine.add_argument("--fp16", dest="arithmetic", action="store_const", const="fp16")
     machine.add_argument("--channels-last", action="store_true", help="faster on most machines")
-    machine.add_argument("--workers", type=int, default=default.workers, help="processes that prepare photos")
+    machine.add_argument("--workers", type=_whole, default=default.workers, help="processes that prepare photos")
     for name in ("validate_every", "picture_every", "save_every"):
         machine.add_argument(f"--{name.replace('_', '-')}", type=positive, default=getattr(default, name),
                              metavar="STEPS", help="(%(default)s)")  # fmt: skip
@@ -63,10 +90,12 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
     """The run that parsed arguments describe; raises UsageError where they contradict each other."""
     if (o.synthetic or o.distractor) and o.cutouts is None:
         raise UsageError("--synthetic and --distractor need --cutouts")
+    if o.scale[0] > o.scale[1]:
+        raise UsageError(f"--scale {o.scale[0]} {o.scale[1]}: the smallest zoom comes first")
     return TrainingConfig(
         **{
             key: getattr(o, key)
-            for key in ("data", "out", "cutouts", "vgg", "group_size", "repeat_photos", "epochs", "steps", "schedule",
+            for key in ("data", "out", "cutouts", "vgg", "group_size", "small_groups", "epochs", "steps", "schedule",
                         "pairs_per_step", "learning_rate", "encoder_rate", "seed", "device", "arithmetic",
                         "channels_last", "workers", "validate_every", "picture_every", "save_every")
         },
@@ -75,7 +104,37 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
         trainable_encoder=tuple(o.trainable_encoder),
         architecture=Architecture(gam=not o.no_gam, gcm=not o.no_gcm, acm=not o.no_acm),
         augmentation=Augmentation(
-            flip=not o.no_flip, quarter_turns=not o.no_quarter_turns, rotation=o.rotation, scale=tuple(o.scale),
-            colour=o.colour, synthetic=o.synthetic, distractor=o.distractor,
+            flip=not o.no_flip, rotation=o.rotation, scale=tuple(o.scale), colour=o.colour, synthetic=o.synthetic,
+            distractor=o.distractor,
         ),
     )  # fmt: skip
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return check_size(int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _within(low: float, high: float, below: bool = False) -> Callable[[str], float]:
+    """Argument type: a number in [low, high], or in [low, high) with `below`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or (below and value == high):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number from {low} to {'below ' if below else ''}{high}"
+            )
+        return value
+
+    return number

@@ -14,20 +14,15 @@ Picture = Image.Image
 
 
 def resize_pair(photo: Picture, mask: Picture, size: int) -> tuple[Picture, Picture]:
-    """Both at size × size, bilinear, as in inference."""
+    """Both at size × size, as the authors do it: the photo bilinear, the mask by nearest neighbour."""
     shape = (size, size)
-    return photo.resize(shape, Image.Resampling.BILINEAR), mask.resize(shape, Image.Resampling.BILINEAR)
+    return photo.resize(shape, Image.Resampling.BILINEAR), mask.resize(shape, Image.Resampling.NEAREST)
 
 
 def augment(photo: Picture, mask: Picture, options: Augmentation, rng: np.random.Generator) -> tuple[Picture, Picture]:
     """Flip, turn, zoom and recolour a square photo (RGB) and its mask (L) of the same size."""
     if options.flip and rng.random() < 0.5:
         photo, mask = (picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in (photo, mask))
-    if options.quarter_turns:
-        turn = rng.integers(3)
-        if turn:
-            method = Image.Transpose.ROTATE_90 if turn == 1 else Image.Transpose.ROTATE_270
-            photo, mask = (picture.transpose(method) for picture in (photo, mask))
     if options.rotation or options.scale != (1.0, 1.0):
         photo, mask = _rotate_and_zoom(photo, mask, options, rng)
     if options.colour:
@@ -42,8 +37,9 @@ def _rotate_and_zoom(
     angle = math.radians(rng.uniform(-options.rotation, options.rotation))
     zoom = rng.uniform(*options.scale)
     centre = photo.width / 2
-    # Off centre by as much as the zoom lets without looking past the border for long.
-    shift = rng.uniform(-0.1, 0.1, 2) * photo.width
+    # Zoomed photos are also moved off centre, by little enough not to look past the border for long.
+    reach = 0.0 if options.scale == (1.0, 1.0) else 0.1 * photo.width
+    shift = rng.uniform(-reach, reach, 2)
     cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
     matrix = (
         cos, sin, centre - cos * (centre + shift[0]) - sin * (centre + shift[1]),
@@ -53,7 +49,7 @@ def _rotate_and_zoom(
     method = Image.Transform.AFFINE
     return (
         photo.transform(photo.size, method, matrix, Image.Resampling.BILINEAR, fillcolor=fill),
-        mask.transform(mask.size, method, matrix, Image.Resampling.BILINEAR, fillcolor=0),
+        mask.transform(mask.size, method, matrix, Image.Resampling.NEAREST, fillcolor=0),
     )
 
 

@@ -21,12 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gconet.runtime.atomic import replacing
-from gconet.runtime.errors import CheckpointError
+from gconet.runtime.errors import CheckpointError, one_line
+from gconet.runtime.paths import kind_of
 from gconet.runtime.preprocess import Preprocessing
 from gconet.train.model import Architecture, GCoNet, initialise
-from gconet.train.state_dict import authors_names, one_line, read_state_dict, rename_authors
+from gconet.train.state_dict import authors_names, read_state_dict, rename_authors
 
 SCHEMA = 1
+SHIPPED = Path(__file__).parent / "weights" / "gconet-demo.safetensors"  # described in weights/MODEL_CARD.md
 
 # Index of the convolutions in torchvision's `vgg16().features`, by block.
 VGG16_FEATURES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
@@ -86,7 +88,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> GCoNet:
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint without building the network; errors as for `load_checkpoint`."""
     path = Path(path)
-    if not path.is_file():
+    if kind_of(path, CheckpointError) != "file":
         raise CheckpointError(f"no checkpoint at {path}: give the path of a .safetensors or .pth file")
     if path.suffix == ".safetensors":
         checkpoint = _read_safetensors(path)

@@ -1,4 +1,4 @@
-"""What a training run is made of. The defaults are the paper's recipe [4.1]."""
+"""What a training run is made of. The defaults are the paper's recipe [4.1], in detail as in the authors' code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gconet.train.losses import LossWeights
 from gconet.train.model import Architecture
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
+SmallGroups = Literal["refuse", "cut", "repeat"]
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,15 @@ class Augmentation:
     Attributes
     ----------
     flip : mirror half of the samples.
-    quarter_turns : turn by 90° left or right, or not at all, one third each.
-    rotation : largest further turn, degrees.
-    scale : smallest and largest zoom.
+    rotation : largest turn to either side, degrees; every angle is as likely.
+    scale : smallest and largest zoom; other than (1, 1) it also moves samples off centre.
     colour : largest relative change of brightness, contrast and saturation.
     synthetic : share of groups made of a cut-out pasted over photos of other groups; needs cut-outs.
     distractor : share of real photos that get a cut-out of something else; needs cut-outs.
     """
 
     flip: bool = True
-    quarter_turns: bool = True
-    rotation: float = 0.0
+    rotation: float = 90.0
     scale: tuple[float, float] = (1.0, 1.0)
     colour: float = 0.0
     synthetic: float = 0.0
@@ -49,9 +48,11 @@ class TrainingConfig:
     hold_out : groups to validate on, left out of training.
     architecture : switches GAM, GCM, ACM; `classes` is set from the data.
     group_size : photos of each of the two groups of a pair.
-    repeat_photos : let groups with fewer photos than `group_size` repeat some, in other augmentations.
+    small_groups : what to do about groups with fewer photos than `group_size`: "refuse" them before training; "cut"
+        both groups of the pair to the smaller, as the authors do; "repeat" photos, in other augmentations.
     pairs_per_step : pairs whose gradients are averaged for one step, over all processes.
-    steps : optimizer steps; 0 stands for `epochs` over the groups, two a pair.
+    epochs : how often each group is the first of a pair.
+    steps : optimizer steps; 0 stands for `epochs`.
     sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
     learning_rate, betas : of Adam.
     schedule : "constant", or "cosine" down to 0.
@@ -69,7 +70,7 @@ class TrainingConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
     group_size: int = 16
-    repeat_photos: bool = False
+    small_groups: SmallGroups = "refuse"
     pairs_per_step: int = 1
     epochs: int = 50
     steps: int = 0
@@ -87,6 +88,10 @@ class TrainingConfig:
     validate_every: int = 200
     picture_every: int = 300
     save_every: int = 100
+
+    def steps_over(self, groups: int) -> int:
+        """Optimizer steps of the whole run on this many groups."""
+        return self.steps or -(-self.epochs * groups // self.pairs_per_step)
 
     def size_at(self, step: int, steps: int) -> int:
         """Input size of a step."""

@@ -10,6 +10,7 @@ import torch
 
 from gconet.runtime.command_line import EXIT_DONE, Parser
 from gconet.runtime.errors import UsageError
+from gconet.runtime.paths import kind_of
 from gconet.train.checkpoint import inference_only, read_checkpoint, save_checkpoint
 
 EPILOG = """\
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.destination.suffix != ".safetensors":
         raise UsageError(f"the destination {options.destination} must end in .safetensors")
-    if options.destination.exists() and not options.overwrite:
+    if kind_of(options.destination) is not None and not options.overwrite:
         raise UsageError(f"{options.destination} exists already: choose another name or pass --overwrite")
     checkpoint = read_checkpoint(options.source)
     if options.provenance:

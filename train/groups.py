@@ -1,7 +1,6 @@
 """Groups of photos with masks, in the layout the field's data sets share: `images/<set>/<group>`, `gts/<set>/<group>`.
 
-DUTS_class, CoCA, CoSOD3k and Cosal2015 come this way, with or without the level `<set>`. Everything is checked before
-training starts, and every problem is named.
+DUTS_class, CoCA, CoSOD3k and Cosal2015 come this way, with or without the level `<set>`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
-from gconet.runtime.errors import GconetError
+from gconet.runtime.errors import GconetError, one_line
 from gconet.runtime.photos import find_groups, read_photo
 
 MASK_SUFFIX = ".png"
@@ -78,44 +76,8 @@ def read_groups(root: Path) -> list[LabelledGroup]:
     return groups
 
 
-def check_groups(groups: Sequence[LabelledGroup], group_size: int) -> None:
-    """Open every photo and mask.
-
-    Raises
-    ------
-    DataError
-        Naming every unreadable photo or mask, every mask of another size than its photo, every group with fewer than
-        `group_size` photos, and fewer than two groups.
-    """
-    problems = [
-        f"the group {group.name} has {len(group.samples)} photos, {group_size} are asked for: lower --group-size, "
-        "or pass --repeat-photos"
-        for group in groups
-        if len(group.samples) < group_size
-    ]
-    if len(groups) < 2:
-        problems.append(f"{len(groups)} groups are left to train on, at least two are needed")
-    samples = [sample for group in groups for sample in group.samples]
-    for sample in tqdm(samples, desc="checking data", unit="photo", disable=None, leave=False):
-        try:
-            photo = read_photo(sample.photo)
-        except GconetError as error:
-            problems.append(str(error))
-            continue
-        try:
-            mask = read_mask(sample.mask)
-        except (OSError, SyntaxError, ValueError) as error:
-            problems.append(f"the mask {sample.mask} cannot be read ({error})")
-            continue
-        if mask.shape != photo.shape[:2]:
-            sizes = f"{mask.shape[1]}×{mask.shape[0]}, its photo {photo.shape[1]}×{photo.shape[0]}"
-            problems.append(f"the mask {sample.mask} is {sizes}")
-    if problems:
-        raise DataError(problems)
-
-
 def hold_out(groups: Sequence[LabelledGroup], names: Iterable[str]) -> tuple[list[LabelledGroup], list[LabelledGroup]]:
-    """Split into training and held-out groups; a photo that is in both, by content, leaves the training groups.
+    """Split into training and held-out groups, without opening a file.
 
     Raises
     ------
@@ -126,14 +88,24 @@ def hold_out(groups: Sequence[LabelledGroup], names: Iterable[str]) -> tuple[lis
     unknown = sorted(wanted - {group.name for group in groups})
     if unknown:
         raise DataError([f"no group {name} to hold out: names are like {groups[0].name}" for name in unknown])
-    held = [group for group in groups if group.name in wanted]
-    seen = {_digest(sample.photo) for group in held for sample in group.samples}
-    training = []
-    for group in groups:
-        if group.name not in wanted:
-            kept = tuple(sample for sample in group.samples if not seen or _digest(sample.photo) not in seen)
-            training.append(LabelledGroup(group.name, kept))
-    return training, held
+    return [group for group in groups if group.name not in wanted], [group for group in groups if group.name in wanted]
+
+
+def leave_out_copies(training: Sequence[LabelledGroup], held_out: Sequence[LabelledGroup]) -> list[LabelledGroup]:
+    """The training groups without photos that are in the held-out groups too, by content.
+
+    Raises
+    ------
+    DataError
+        If a photo cannot be read.
+    """
+    seen = {_digest(sample.photo) for group in held_out for sample in group.samples}
+    if not seen:
+        return list(training)
+    return [
+        LabelledGroup(group.name, tuple(sample for sample in group.samples if _digest(sample.photo) not in seen))
+        for group in training
+    ]
 
 
 def read_pictures(sample: Sample) -> tuple[Image.Image, Image.Image]:
@@ -142,7 +114,10 @@ def read_pictures(sample: Sample) -> tuple[Image.Image, Image.Image]:
 
 
 def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise DataError([f"{path} cannot be read ({one_line(error)})"]) from error
 
 
 def _leaf_folders(root: Path) -> list[Path]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -24,6 +23,7 @@ from gconet.train.losses import Losses, LossWeights, gconet_losses
 from gconet.train.model import GCoNet, GroupAffinityModule
 from gconet.train.observer import Observer
 from gconet.train.pairs import PairBatch, PairDataset
+from gconet.train.processes import Processes
 from gconet.train.training_state import TrainingState
 from gconet.train.validation import autocast, validate
 
@@ -41,19 +41,6 @@ class PairLoss(nn.Module):
         outputs = self.model.training_outputs(images)
         with torch.autocast(images.device.type, enabled=False):
             return gconet_losses(outputs, truth, labels, self.weights)
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process's place among those that train together."""
-
-    rank: int
-    count: int
-
-    @staticmethod
-    def current() -> Processes:
-        """As set up by torchrun, or alone."""
-        return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes(0, 1)
 
 
 def freeze(model: GCoNet, trainable_encoder: Sequence[str]) -> None:
@@ -83,11 +70,14 @@ def train(
     held_out: Sequence[LabelledGroup],
     steps: int,
     state: TrainingState,
-    observer: Observer,
+    observer: Observer | None,
     config: TrainingConfig,
     stop: Interruption,
 ) -> None:
-    """Train `model` in place from `state.step` to `steps`, or until `stop` is requested; the state is saved."""
+    """Train `model` in place from `state.step` to `steps`, or until `stop` is requested anywhere; the state is saved.
+
+    The process with an observer, one of all, also validates and saves.
+    """
     processes, device = Processes.current(), torch.device(config.device)
     dataset = PairDataset(groups, config, steps)
     pair_loss: nn.Module = PairLoss(model, config.weights)
@@ -97,7 +87,7 @@ def train(
     batches = _batches(dataset, state.step, processes, config)
     local_pairs = config.pairs_per_step // processes.count
 
-    while state.step < steps and not stop.requested:
+    while state.step < steps and not processes.any(stop.requested, device):
         size = config.size_at(state.step, steps)
         if size != state.size:
             rescale_consensus(model, state.size, size)
@@ -123,7 +113,7 @@ def train(
         if processes.count > 1:
             dist.all_reduce(total)
             total /= processes.count
-        if processes.rank == 0:
+        if observer:
             observer.step(state.step, total.tolist(), rate)
             if state.step % config.validate_every == 0 or state.step == steps:
                 scores = validate(model, held_out, size, config)
@@ -131,8 +121,10 @@ def train(
                 observer.validation(state.step, scores)
             if state.step % config.picture_every == 0:
                 observer.picture(state.step, model, held_out or groups, size, config)
-            if state.step % config.save_every == 0 or state.step == steps or stop.requested:
+            if state.step % config.save_every == 0 and state.step < steps:
                 state.save()
+    if observer:
+        state.save()
 
 
 def rescale_consensus(model: GCoNet, old_size: int, new_size: int) -> None:

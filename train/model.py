@@ -46,7 +46,13 @@ class Architecture:
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Architecture:
         """From parsed JSON; raises KeyError, TypeError or ValueError if it is not what `dataclasses.asdict` gives."""
-        return Architecture(**{**document, "encoder_channels": tuple(document["encoder_channels"])})
+        a = Architecture(**{**document, "encoder_channels": tuple(document["encoder_channels"])})
+        widths = (a.classes, a.decoder_channels, *a.encoder_channels)
+        if len(a.encoder_channels) != 5 or not all(isinstance(width, int) and width > 0 for width in widths):
+            raise ValueError(f"widths {widths} must be whole numbers above 0, five of them the encoder's")
+        if not all(isinstance(switch, bool) for switch in (a.gam, a.gcm, a.acm)):
+            raise TypeError("gam, gcm and acm must be true or false")
+        return a
 
     @property
     def feature_channels(self) -> int:

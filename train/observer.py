@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from gconet.runtime.errors import UsageError
 from gconet.runtime.preprocess import FloatArray, Photo, to_bytes
 from gconet.train.config import TrainingConfig
 from gconet.train.groups import LabelledGroup, read_pictures
@@ -23,12 +24,15 @@ PICTURE_GROUPS, PICTURE_PHOTOS = 3, 5
 
 
 class Observer:
-    """Writes into `out`; close it, or use it in a `with` block."""
+    """Writes into `out`; close it, or use it in a `with` block. Raises UsageError if `out` cannot be written."""
 
     def __init__(self, out: Path, step: int, steps: int) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         self._out = out
-        self._log = (out / LOG_NAME).open("a", encoding="utf-8")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._log = (out / LOG_NAME).open("a", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from error
         self._progress = tqdm(total=steps, initial=step, unit="step", disable=None, smoothing=0.05)
         self._board = _summary_writer(out, step)
 

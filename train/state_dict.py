@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gconet.runtime.errors import CheckpointError
+from gconet.runtime.paths import kind_of
 from gconet.train.model import CONVOLUTIONS_PER_BLOCK
 
 # Parameters in the authors' checkpoint that their network never uses.
@@ -62,12 +63,15 @@ def rename_authors(source: Mapping[str, Tensor]) -> Renamed:
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a `.pth` of named tensors with `weights_only=True`; raises CheckpointError on anything else."""
-    if not path.is_file():
+    if kind_of(path, CheckpointError) != "file":
         raise CheckpointError(f"no checkpoint at {path}")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint of plain tensors ({one_line(error)})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Any bytes can be tried, so anything can be raised; torch's own text would advise to load without protection.
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint of plain tensors") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]  # a training checkpoint: weights beside the optimizer's state
     if not isinstance(content, dict) or not all(
@@ -75,12 +79,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     ):
         raise CheckpointError(f"{path} is not a state dict: a dictionary of named tensors is wanted")
     return content
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of a library's error, not too long."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
 
 
 def _strip_prefixes(name: str) -> str:

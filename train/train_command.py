@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from gconet.runtime.command_line import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, Parser, run
-from gconet.runtime.errors import UsageError
+from gconet.runtime.errors import UsageError, one_line
 from gconet.runtime.preprocess import Preprocessing
-from gconet.train.arguments import add_training_arguments, training_config
+from gconet.train.arguments import add_run_arguments, add_training_arguments, training_config
 from gconet.train.checkpoint import CheckpointInfo, load_vgg16
 from gconet.train.config import TrainingConfig
-from gconet.train.groups import DataError, check_groups, hold_out, read_groups
+from gconet.train.data_check import checked_groups
+from gconet.train.groups import DataError, LabelledGroup
 from gconet.train.interruption import Interruption
 from gconet.train.loop import freeze, make_optimizer, train
 from gconet.train.model import GCoNet, initialise
 from gconet.train.observer import Observer
 from gconet.train.pairs import PairDataset
+from gconet.train.processes import Processes
 from gconet.train.training_state import TrainingState
+
+MAY_CHANGE = ("out", "device", "workers", "validate_every", "picture_every", "save_every")  # when a run goes on
 
 EPILOG = """\
 examples:
-  gconet train --data DUTS_class --vgg vgg16.pth --out runs/paper              the paper's recipe
+  gconet train --data DUTS_class --vgg vgg16.pth --small-groups cut --out runs/paper              the paper's recipe
   gconet train --data DATA --cutouts CUTOUTS --synthetic 0.35 --distractor 0.33 --rotation 20 --scale 0.8 1.3 \\
-      --no-quarter-turns --group-size 6 --repeat-photos --sizes 112 160 224 --bf16 --channels-last --out runs/small
+      --group-size 6 --small-groups repeat --sizes 112 160 224 --bf16 --channels-last --out runs/small
   torchrun --nproc-per-node 4 -m gconet.train.train_command --data DUTS_class --pairs-per-step 4 --out runs/four
 
 Data: images/<set>/<group>/*.jpg and gts/<set>/<group>/*.png. The same command again goes on where it stopped; Ctrl-C
@@ -38,37 +45,55 @@ saves first. best.safetensors is the best on --hold-out, last.safetensors the ne
 def main(arguments: Sequence[str]) -> int:
     """Run a training; exit code 130 after Ctrl-C, with the state saved."""
     parser = Parser("gconet train", "Train GCoNet on groups of photos with masks.", EPILOG)
+    add_run_arguments(parser)
     add_training_arguments(parser)
     config = training_config(parser.parse_args(arguments))
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if config.device.startswith("cuda") else "gloo")
         if config.device == "cuda":
             config = dataclasses.replace(config, device=f"cuda:{os.environ['LOCAL_RANK']}")
+        check_device(config.device)
+        dist.init_process_group("nccl" if config.device.startswith("cuda") else "gloo")
     try:
         return run_training(config)
     except DataError as error:
-        for problem in error.problems:
-            print(f"gconet: {problem}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return print_problems(error)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
+def print_problems(error: DataError) -> int:
+    """Print a line for each thing that is wrong with the data; the exit code."""
+    for problem in error.problems:
+        print(f"gconet: {problem}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
 def run_training(config: TrainingConfig) -> int:
-    """Check the data, set the run up or resume it, and train.
+    """Check machine and data, then train; errors as for `train_on`, and DataError."""
+    check_machine(config)
+    return train_on(config, *checked_groups(config))
+
+
+def check_machine(config: TrainingConfig) -> None:
+    """Raise UsageError if the device is not there, `out` cannot be written, or pairs cannot be shared out."""
+    check_device(config.device)
+    _check_out(config.out)
+    processes = Processes.current()
+    if config.pairs_per_step % processes.count:
+        raise UsageError(f"--pairs-per-step {config.pairs_per_step} cannot be shared by {processes.count} processes")
+
+
+def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: Sequence[LabelledGroup]) -> int:
+    """Set a run on checked data up, or resume it, and train.
 
     Raises
     ------
-    DataError, CheckpointError, UsageError
+    CheckpointError, UsageError
         For what cannot be used; before training starts.
     """
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    if config.pairs_per_step % world:
-        raise UsageError(f"--pairs-per-step {config.pairs_per_step} cannot be shared by {world} processes")
-    groups, held_out = hold_out(read_groups(config.data), config.hold_out)
-    check_groups([*groups, *held_out], 1 if config.repeat_photos else config.group_size)
-    steps = config.steps or config.epochs * (len(groups) // 2)
+    processes = Processes.current()
+    steps = config.steps_over(len(groups))
     classes = PairDataset(groups, config, steps).classes
     config = dataclasses.replace(config, architecture=dataclasses.replace(config.architecture, classes=classes))
 
@@ -82,33 +107,61 @@ def run_training(config: TrainingConfig) -> int:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing from torch's stubs
     info = CheckpointInfo(config.architecture, Preprocessing(config.sizes[-1]), _provenance(config, steps))
     scaler = torch.amp.GradScaler(torch.device(config.device).type, enabled=config.arithmetic == "fp16")
-    state = TrainingState(
-        config.out, model, make_optimizer(model, config), scaler, info, _fingerprint(config, steps), config.sizes[-1]
-    )
+    settings = _settings(config, steps, groups, held_out)
+    state = TrainingState(config.out, model, make_optimizer(model, config), scaler, info, settings, config.sizes[-1])
     if state.resume() and state.step >= steps:
-        print(f"{config.out} is complete: {steps} steps")
+        processes.say(f"{config.out} is complete: {steps} steps")
         return EXIT_DONE
-    with Observer(config.out, state.step, steps) as observer, Interruption() as stop:
+    watching = Observer(config.out, state.step, steps) if processes.rank == 0 else contextlib.nullcontext()
+    with watching as observer, Interruption() as stop:
         train(model, groups, held_out, steps, state, observer, config, stop)
     if state.step < steps:
-        print(f"stopped and saved at step {state.step}: the same command goes on from there", file=sys.stderr)
+        processes.say(f"stopped and saved at step {state.step}: the same command goes on from there", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(f"{config.out}: {steps} steps done")
+    processes.say(f"{config.out}: {steps} steps done")
     return EXIT_DONE
+
+
+def check_device(name: str) -> None:
+    """Raise UsageError unless torch can compute there."""
+    try:
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise UsageError(f"--device {name}: cpu and cuda are what is trained on")
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name} cannot be used here ({one_line(error)}): try --device cpu") from error
+
+
+def _check_out(out: Path) -> None:
+    try:
+        place = next(path for path in (out, *out.absolute().parents) if path.exists())
+        usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--out {out} cannot be used ({one_line(error)})") from error
+    if not usable:
+        kind = "cannot be written" if place.is_dir() else "is a file"
+        raise UsageError(f"--out {out}: {place} {kind}, choose another folder")
 
 
 def _provenance(config: TrainingConfig, steps: int) -> str:
     return f"trained by gconet train: {steps} steps on {config.data.name}, seed {config.seed}"
 
 
-def _fingerprint(config: TrainingConfig, steps: int) -> str:
-    """What must not change between the parts of a run."""
-    augmentation = dataclasses.asdict(config.augmentation)
-    return (
-        f"seed {config.seed}, {steps} steps, group {config.group_size}, pairs {config.pairs_per_step}, "
-        f"sizes {config.sizes}, rate {config.learning_rate} {config.schedule}, {augmentation}, "
-        f"held out {sorted(config.hold_out)}"
-    )
+def _settings(
+    config: TrainingConfig, steps: int, groups: Sequence[LabelledGroup], held_out: Sequence[LabelledGroup]
+) -> str:
+    """What must not change between the parts of a run, as JSON: all that the result depends on."""
+    settings = dataclasses.asdict(config)
+    for key in ("epochs", *MAY_CHANGE):
+        del settings[key]
+    for key in ("data", "cutouts", "vgg"):
+        settings[key] = settings[key] and settings[key].resolve().name  # the same data may have moved
+    settings |= {
+        "steps": steps,
+        "hold_out": {group.name: len(group.samples) for group in held_out},
+        "groups": {group.name: len(group.samples) for group in groups},
+    }
+    return json.dumps(settings, sort_keys=True)
 
 
 if __name__ == "__main__":

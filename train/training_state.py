@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
+import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,14 +18,15 @@ from gconet.train.checkpoint import Checkpoint, CheckpointInfo, save_checkpoint
 from gconet.train.model import GCoNet
 
 STATE_NAME, LAST_NAME, BEST_NAME = "state.pt", "last.safetensors", "best.safetensors"
+NAMED_AT_MOST = 5  # settings an error lists before it only counts
 
 
 @dataclass
 class TrainingState:
     """Model, optimizer, loss scaler and counters of a run in folder `out`.
 
-    `size` is the input size the weights are for at this step, `best` the highest S-measure on the held-out groups at
-    the final size so far.
+    `settings` is a JSON document of all that must not change between the parts of a run. `size` is the input size the
+    weights are for at this step, `best` the highest S-measure on the held-out groups at the final size so far.
     """
 
     out: Path
@@ -30,10 +34,15 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     info: CheckpointInfo
-    fingerprint: str
+    settings: str
     size: int
     step: int = 0
     best: float = -1.0
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the settings."""
+        return hashlib.sha256(self.settings.encode()).hexdigest()[:16]
 
     def save(self) -> None:
         """Write `state.pt` and `last.safetensors`, each atomically."""
@@ -44,6 +53,7 @@ class TrainingState:
             "step": self.step,
             "size": self.size,
             "best": self.best,
+            "settings": self.settings,
             "fingerprint": self.fingerprint,
         }
         with replacing(self.out / STATE_NAME) as temporary:
@@ -63,17 +73,21 @@ class TrainingState:
             return False
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            fingerprint = content["fingerprint"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
+            fingerprint, settings = content["fingerprint"], content.get("settings")
+        except Exception as error:  # a damaged file can raise anything
             raise CheckpointError(f"{path} is damaged: remove it to start again") from error
         if fingerprint != self.fingerprint:
             raise CheckpointError(
-                f"{self.out} holds a run with other settings ({fingerprint}): repeat those, or choose another --out"
+                f"{self.out} holds a run with other settings ({_differences(settings, self.settings)}): repeat those, "
+                "or choose another --out"
             )
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        self.step, self.size, self.best = content["step"], content["size"], content["best"]
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
+            self.step, self.size, self.best = int(content["step"]), int(content["size"]), float(content["best"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} is damaged: remove it to start again") from error
         return True
 
     def note_validation(self, scores: dict[str, float], final: bool) -> None:
@@ -87,3 +101,25 @@ class TrainingState:
         preprocessing = dataclasses.replace(self.info.preprocessing, size=self.size)
         info = dataclasses.replace(self.info, preprocessing=preprocessing)
         save_checkpoint(Checkpoint(state, info), self.out / name)
+
+
+def _differences(there: object, here: str) -> str:
+    """Which settings differ, as far as those of the file can be read."""
+    try:
+        earlier, now = (dict(_flat(json.loads(str(text)))) for text in (there, here))
+    except (ValueError, AttributeError):
+        return "made by another version"
+    names = [name for name in sorted(earlier.keys() | now.keys()) if earlier.get(name) != now.get(name)]
+    shown = [
+        f"{name} is {earlier.get(name, 'absent')} there, {now.get(name, 'absent')} here"
+        for name in names[:NAMED_AT_MOST]
+    ]
+    return "; ".join(shown) + (f"; {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else "")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -11,12 +11,13 @@ from typing import Any
 from gconet.bench.network_accuracy import network_scores
 from gconet.runtime.command_line import EXIT_DONE, Parser, write_json
 from gconet.runtime.errors import UsageError
-from gconet.train.arguments import add_training_arguments, training_config
+from gconet.train.arguments import add_training_arguments, seed, training_config
 from gconet.train.checkpoint import read_checkpoint
 from gconet.train.config import TrainingConfig
-from gconet.train.groups import hold_out, read_groups
+from gconet.train.data_check import checked_groups
+from gconet.train.groups import DataError, LabelledGroup
 from gconet.train.model import Architecture
-from gconet.train.train_command import run_training
+from gconet.train.train_command import check_machine, print_problems, train_on
 from gconet.train.training_state import LAST_NAME
 
 ROWS: Mapping[str, Architecture] = {
@@ -41,28 +42,19 @@ def main(arguments: Sequence[str]) -> int:
     """Run the ablation; exit code 130 after Ctrl-C, with what is done kept."""
     parser = Parser("gconet ablate", "Train and score GCoNet with its modules switched on and off.", EPILOG)
     add_training_arguments(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run a row for each (0)")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="one run a row for each (0)")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows (all)")
+    parser.set_defaults(seed=0, no_gam=False, no_gcm=False, no_acm=False)  # every run has its own
     options = parser.parse_args(arguments)
     config = training_config(options)
     if not config.hold_out:
         raise UsageError("--hold-out names the groups to score on: give at least one")
-    _, held_out = hold_out(read_groups(config.data), config.hold_out)
-
-    results: dict[str, list[dict[str, float]]] = {}
-    for row in options.rows:
-        for seed in options.seeds:
-            run_config = _run_config(config, row, seed)
-            print(f"{row}, seed {seed}")
-            code = run_training(run_config)
-            if code != EXIT_DONE:
-                return code
-            checkpoint = read_checkpoint(run_config.out / LAST_NAME)
-            scores = network_scores(checkpoint.network(), held_out, checkpoint.info.preprocessing)
-            results.setdefault(row, []).append(dataclasses.asdict(scores))
-        write_json(config.out / "ablation.json", _document(config, options.seeds, results))
-    print(ablation_table(results))
-    return EXIT_DONE
+    check_machine(config)
+    try:
+        groups, held_out = checked_groups(config)
+    except DataError as error:
+        return print_problems(error)
+    return _run_rows(config, options.rows, options.seeds, groups, held_out)
 
 
 def ablation_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -72,6 +64,29 @@ def ablation_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         cells = [_mean_and_spread([run[key] for run in runs]) for key in COLUMNS]
         lines.append(f"{row:<10}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
+
+
+def _run_rows(
+    config: TrainingConfig,
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    groups: Sequence[LabelledGroup],
+    held_out: Sequence[LabelledGroup],
+) -> int:
+    results: dict[str, list[dict[str, float]]] = {}
+    for row in rows:
+        for number in seeds:
+            run_config = _run_config(config, row, number)
+            print(f"{row}, seed {number}")
+            code = train_on(run_config, groups, held_out)
+            if code != EXIT_DONE:
+                return code
+            checkpoint = read_checkpoint(run_config.out / LAST_NAME)
+            scores = network_scores(checkpoint.network(), held_out, checkpoint.info.preprocessing)
+            results.setdefault(row, []).append(dataclasses.asdict(scores))
+        write_json(config.out / "ablation.json", _document(config, seeds, results))
+    print(ablation_table(results))
+    return EXIT_DONE
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
@@ -90,6 +105,7 @@ def _document(
     config: TrainingConfig, seeds: Sequence[int], results: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
+    del settings["seed"], settings["architecture"]  # every run has its own
     for key in ("data", "out", "cutouts", "vgg"):
         settings[key] = Path(settings[key]).name if settings[key] else None  # names, not the machine's paths
     return {"toolbox": "eval-co-sod", "seeds": list(seeds), "settings": settings, "rows": dict(results)}
