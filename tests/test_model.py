@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
-from gconet.train.losses import LossWeights, collaborating_loss, gconet_losses, soft_iou_loss
+from gconet.train.losses import LossWeights, collaborating_loss, gconet_losses, pixel_loss, soft_iou_loss
 from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -116,8 +117,30 @@ def test_soft_iou_is_zero_for_the_truth_itself_also_where_nothing_is_marked() ->
 def test_collaborating_loss_wants_nothing_from_crossed_pairs() -> None:
     truth = torch.ones(1, 1, 4, 4)
     right = torch.cat([torch.full((1, 1, 4, 4), 9.0), torch.full((1, 1, 4, 4), -9.0)])
-    assert collaborating_loss(right, truth) < 1e-6
-    assert collaborating_loss(-right, truth) > 8
+    nothing = torch.zeros_like(truth)
+    assert collaborating_loss(right, truth, nothing) < 1e-6
+    assert collaborating_loss(-right, truth, nothing) > 8
+    assert collaborating_loss(right, truth, truth) > 4
+    assert collaborating_loss(right.abs(), truth, truth) < 1e-6
+
+
+def test_pixel_loss_is_the_mean_cross_entropy_of_each_image() -> None:
+    truth = torch.zeros(2, 1, 2, 2)
+    truth[0, :, 0] = 1
+    maps = torch.tensor([0.9, 0.5]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    each = -(math.log(0.9) + math.log(0.1)) / 2 - math.log(0.5)
+    assert pixel_loss(maps, truth).item() == pytest.approx(each, rel=1e-6)
+    assert pixel_loss(maps, truth, "mean").item() == pytest.approx(each / 2, rel=1e-6)
+    assert pixel_loss(truth, truth).item() == 0
+
+
+def test_the_pixel_loss_counts_for_every_side_map(tiny_network: GCoNet) -> None:
+    outputs = tiny_network.training_outputs(IMAGES)
+    truth, labels = (IMAGES[:, :1] > 0).float(), torch.tensor([0, 0, 1, 1])
+    without, with_it = (gconet_losses(outputs, truth, labels, LossWeights(pixel=weight)) for weight in (0.0, 2.0))
+    expected = 2 * sum(pixel_loss(maps, truth) for maps in outputs.side_maps)
+    torch.testing.assert_close(with_it.saliency - without.saliency, expected)
+    torch.testing.assert_close(with_it.total - without.total, expected)
 
 
 def test_initialisation_is_the_same_for_the_same_seed_only(tiny_network: GCoNet) -> None:

@@ -12,6 +12,7 @@ from gconet.runtime.command_line import Parser, positive, positive_float
 from gconet.runtime.errors import UsageError
 from gconet.runtime.preprocess import check_size
 from gconet.train.config import Augmentation, SmallGroups, TrainingConfig
+from gconet.train.losses import LossWeights
 from gconet.train.model import Architecture
 
 MAX_SEED = 2**63 - 1
@@ -41,7 +42,7 @@ def add_training_arguments(parser: Parser) -> None:
     data.add_argument(
         "--hold-out", nargs="+", default=[], metavar="GROUP", help="groups to validate on, not to train on"
     )
-    data.add_argument("--cutouts", type=Path, help="folder of RGBA cut-outs for --synthetic and --distractor")
+    data.add_argument("--cutouts", type=Path, help="folder of RGBA cut-outs for --synthetic, and --distractor")
     data.add_argument("--vgg", type=Path, help="ImageNet VGG-16 weights for the encoder, torchvision's names")
     data.add_argument("--group-size", type=positive, default=default.group_size, help="photos a group (%(default)s)")
     data.add_argument("--small-groups", choices=get_args(SmallGroups), default=default.small_groups,
@@ -60,6 +61,14 @@ def add_training_arguments(parser: Parser) -> None:
         "--learning-rate", type=positive_float, default=default.learning_rate, help="of Adam (%(default)s)"
     )
     recipe.add_argument("--schedule", choices=["constant", "cosine"], default="constant", help="(%(default)s)")
+    recipe.add_argument("--warm-up", type=_whole, default=0, metavar="STEPS", help="over which the rate rises")
+    for name, text in (
+        ("collaborating", "of the crossed pairs"),
+        ("classification", "of the group labels"),
+        ("pixel", "of a cross-entropy beside the soft IoU; keeps logits within bounds"),
+    ):
+        recipe.add_argument(f"--{name}-loss", type=_weight, default=getattr(default.weights, name), metavar="WEIGHT",
+                            help=f"{text} (%(default)s)")  # fmt: skip
     recipe.add_argument("--trainable-encoder", nargs="*", default=list(default.trainable_encoder), metavar="LAYER",
                         help="encoder layers that learn, by prefix (conv5.conv5_3)")  # fmt: skip
     recipe.add_argument("--encoder-rate", type=positive_float, default=default.encoder_rate,
@@ -70,7 +79,8 @@ def add_training_arguments(parser: Parser) -> None:
         ("rotation", _within(0, 180), "largest turn, degrees (%(default)s)"),
         ("colour", _within(0, 1, below=True), "largest relative change"),
         ("synthetic", _within(0, 1), "share of groups made of cut-outs"),
-        ("distractor", _within(0, 1), "share of photos with a cut-out pasted in"),
+        ("distractor", _within(0, 1), "share of photos with another object pasted in"),
+        ("jigsaw", _within(0, 1), "share of photos put beside one of the other group"),
     ):
         augmentation.add_argument(f"--{name}", type=type_, default=getattr(default.augmentation, name), help=text)
     augmentation.add_argument("--scale", type=positive_float, nargs=2, default=list(default.augmentation.scale),
@@ -88,15 +98,15 @@ def add_training_arguments(parser: Parser) -> None:
 
 def training_config(o: argparse.Namespace) -> TrainingConfig:
     """The run that parsed arguments describe; raises UsageError where they contradict each other."""
-    if (o.synthetic or o.distractor) and o.cutouts is None:
-        raise UsageError("--synthetic and --distractor need --cutouts")
+    if o.synthetic and o.cutouts is None:
+        raise UsageError("--synthetic needs --cutouts")
     if o.scale[0] > o.scale[1]:
         raise UsageError(f"--scale {o.scale[0]} {o.scale[1]}: the smallest zoom comes first")
     return TrainingConfig(
         **{
             key: getattr(o, key)
             for key in ("data", "out", "cutouts", "vgg", "group_size", "small_groups", "epochs", "steps", "schedule",
-                        "pairs_per_step", "learning_rate", "encoder_rate", "seed", "device", "arithmetic",
+                        "pairs_per_step", "learning_rate", "warm_up", "encoder_rate", "seed", "device", "arithmetic",
                         "channels_last", "workers", "validate_every", "picture_every", "save_every")
         },
         hold_out=tuple(o.hold_out),
@@ -105,7 +115,10 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
         architecture=Architecture(gam=not o.no_gam, gcm=not o.no_gcm, acm=not o.no_acm),
         augmentation=Augmentation(
             flip=not o.no_flip, rotation=o.rotation, scale=tuple(o.scale), colour=o.colour, synthetic=o.synthetic,
-            distractor=o.distractor,
+            distractor=o.distractor, jigsaw=o.jigsaw,
+        ),
+        weights=LossWeights(
+            collaborating=o.collaborating_loss, classification=o.classification_loss, pixel=o.pixel_loss
         ),
     )  # fmt: skip
 
@@ -114,6 +127,10 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
+
+
+def _weight(text: str) -> float:
+    return 0.0 if text == "0" else positive_float(text)
 
 
 def _size(text: str) -> int:

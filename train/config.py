@@ -24,7 +24,9 @@ class Augmentation:
     scale : smallest and largest zoom; other than (1, 1) it also moves samples off centre.
     colour : largest relative change of brightness, contrast and saturation.
     synthetic : share of groups made of a cut-out pasted over photos of other groups; needs cut-outs.
-    distractor : share of real photos that get a cut-out of something else; needs cut-outs.
+    distractor : share of real photos that get something else pasted in: the other group's object, or a cut-out.
+    jigsaw : share of photos put beside a photo of the other group of the pair, of which nothing is marked
+        (Zhang et al., Gradient-Induced Co-Saliency Detection, ECCV 2020).
     """
 
     flip: bool = True
@@ -33,6 +35,7 @@ class Augmentation:
     colour: float = 0.0
     synthetic: float = 0.0
     distractor: float = 0.0
+    jigsaw: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class TrainingConfig:
     sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
     learning_rate, betas : of Adam.
     schedule : "constant", or "cosine" down to 0.
+    warm_up : steps over which the rate rises from near 0.
     trainable_encoder : encoder layers that learn, by prefix; all others are frozen.
     encoder_rate : their learning rate relative to the rest.
     arithmetic : of the forward pass; losses are fp32.
@@ -78,6 +82,7 @@ class TrainingConfig:
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     schedule: Literal["constant", "cosine"] = "constant"
+    warm_up: int = 0
     trainable_encoder: tuple[str, ...] = ("conv5.conv5_3",)
     encoder_rate: float = 0.01
     arithmetic: Arithmetic = "fp32"

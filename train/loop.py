@@ -36,11 +36,11 @@ class PairLoss(nn.Module):
         self.model = model
         self.weights = weights
 
-    def forward(self, images: Tensor, truth: Tensor, labels: Tensor) -> Losses:
+    def forward(self, images: Tensor, truth: Tensor, crossed_truth: Tensor, labels: Tensor) -> Losses:
         """Losses in float32, whatever the network's arithmetic."""
         outputs = self.model.training_outputs(images)
         with torch.autocast(images.device.type, enabled=False):
-            return gconet_losses(outputs, truth, labels, self.weights)
+            return gconet_losses(outputs, truth, labels, self.weights, crossed_truth=crossed_truth)
 
 
 def freeze(model: GCoNet, trainable_encoder: Sequence[str]) -> None:
@@ -59,9 +59,10 @@ def make_optimizer(model: GCoNet, config: TrainingConfig) -> torch.optim.Adam:
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     """The rate of a step, before the encoder's factor."""
+    rate = config.learning_rate * min(1.0, (step + 1) / (config.warm_up + 1))
     if config.schedule == "constant":
-        return config.learning_rate
-    return config.learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+        return rate
+    return rate * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def train(

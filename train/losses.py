@@ -16,15 +16,20 @@ FOCAL_GAMMA = 2.0
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the total; the defaults are the ones the authors trained with."""
+    """Weights of the total; the defaults are the ones the authors trained with.
+
+    `pixel`, the weight of a cross-entropy beside the soft IoU, is ours. Soft IoU alone is best served by logits without
+    bound, which engines of less precision cannot follow.
+    """
 
     saliency: float = 1.0
     collaborating: float = 250.0
     classification: float = 3.0
+    pixel: float = 0.0
 
 
 class Losses(NamedTuple):
-    """Weighted scalar losses; `total` is their sum. A head the network lacks contributes 0."""
+    """Weighted scalar losses; `total` is their sum, `saliency` includes the pixel term. A head that lacks gives 0."""
 
     total: Tensor
     saliency: Tensor
@@ -50,15 +55,28 @@ def soft_iou_loss(maps: Tensor, truth: Tensor, reduction: Literal["sum", "mean"]
     return per_image.sum() if reduction == "sum" else per_image.mean()
 
 
-def collaborating_loss(crossed_logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean binary focal loss, γ = 2 [3.3]: the own consensus must find the object, the other group's nothing.
+def pixel_loss(maps: Tensor, truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
+    """Binary cross-entropy, averaged over the pixels of each image, then summed or averaged over the images.
+
+    Parameters
+    ----------
+    maps, truth : (N, 1, H, W) in [0, 1].
+    """
+    # Sums of fp32 sigmoids that were resized may pass 1 by a rounding.
+    per_image = F.binary_cross_entropy(maps.clamp(0, 1), truth, reduction="none").mean(dim=(1, 2, 3))
+    return per_image.sum() if reduction == "sum" else per_image.mean()
+
+
+def collaborating_loss(crossed_logits: Tensor, truth: Tensor, crossed_truth: Tensor) -> Tensor:
+    """Mean binary focal loss, γ = 2 [3.3]: the own consensus must find the object, the other group's only its own.
 
     Parameters
     ----------
     crossed_logits : (2N, 1, H, W), own pairs first, then crossed pairs.
     truth : (N, 1, H, W) in [0, 1], of the own pairs.
+    crossed_truth : the same of the crossed pairs; all zero where no photo shows the other group's object, as in [3.3].
     """
-    target = torch.cat([truth, torch.zeros_like(truth)])
+    target = torch.cat([truth, crossed_truth])
     cross_entropy = F.binary_cross_entropy_with_logits(crossed_logits, target, reduction="none")
     return ((1 - torch.exp(-cross_entropy)) ** FOCAL_GAMMA * cross_entropy).mean()
 
@@ -69,6 +87,7 @@ def gconet_losses(
     labels: Tensor,
     weights: LossWeights,
     reduction: Literal["sum", "mean"] = "sum",
+    crossed_truth: Tensor | None = None,
 ) -> Losses:
     """The losses of one pair of groups.
 
@@ -79,12 +98,17 @@ def gconet_losses(
     labels : (N,) int64 group labels.
     weights : of the three terms.
     reduction : of the soft IoU over images, see `soft_iou_loss`.
+    crossed_truth : (N, 1, H, W) masks of the other group's object; None where no photo shows it.
     """
     zero = truth.new_zeros(())
     saliency = sum((soft_iou_loss(maps, truth, reduction) for maps in outputs.side_maps), zero) * weights.saliency
+    if weights.pixel:
+        saliency += sum((pixel_loss(maps, truth, reduction) for maps in outputs.side_maps), zero) * weights.pixel
     collaborating = classification = zero
     if outputs.crossed_logits is not None:
-        collaborating = weights.collaborating * collaborating_loss(outputs.crossed_logits, truth)
+        collaborating = weights.collaborating * collaborating_loss(
+            outputs.crossed_logits, truth, torch.zeros_like(truth) if crossed_truth is None else crossed_truth
+        )
     if outputs.class_logits is not None:
         classification = weights.classification * F.cross_entropy(outputs.class_logits, labels)
     return Losses(saliency + collaborating + classification, saliency, collaborating, classification)

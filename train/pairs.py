@@ -16,19 +16,37 @@ from gconet.runtime.preprocess import Preprocessing, to_input
 from gconet.train.augment import Picture, augment, paste, resize_pair
 from gconet.train.config import TrainingConfig
 from gconet.train.cutouts import Cutouts
-from gconet.train.groups import LabelledGroup, Sample, read_pictures
+from gconet.train.groups import LabelledGroup, read_pictures
 
 OBJECT_SHARE = (0.25, 0.7)  # of the photo's side, for the object a synthetic group shares
 DISTRACTOR_SHARE = (0.2, 0.45)
+JIGSAW_SHARE = (0.35, 0.6)  # of the canvas, for the photo of the other group
 EPOCH_STREAM = 1  # of random numbers: the order of an epoch is drawn apart from its pairs
 
 
 class PairBatch(NamedTuple):
-    """Two groups, one after the other: images (2N, 3, S, S), truth (2N, 1, S, S) in [0, 1], labels (2N,)."""
+    """Two groups, one after the other.
+
+    Attributes
+    ----------
+    images : (2N, 3, S, S).
+    truth : (2N, 1, S, S) in [0, 1], the object of a photo's own group.
+    crossed_truth : the same of the other group's object; all zero but in photos it was put into.
+    labels : (2N,) int64.
+    """
 
     images: Tensor
     truth: Tensor
+    crossed_truth: Tensor
     labels: Tensor
+
+
+class Example(NamedTuple):
+    """A square photo (RGB), the masks (L) of its own group's object and of the other group's."""
+
+    photo: Picture
+    own: Picture
+    other: Picture
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -57,15 +75,18 @@ class PairDataset(Dataset[PairBatch]):
         size = self.config.size_at(index // self.config.pairs_per_step, self.steps)
         chosen = self._labels(index, rng)
         count = self._photos_each(chosen)
-        photos: list[NDArray[np.uint8]] = []
-        masks: list[NDArray[np.uint8]] = []
-        for label in chosen:
-            for photo, mask in self._examples(label, count, size, rng):
-                photos.append(np.asarray(photo))
-                masks.append(np.asarray(mask))
-        truth = torch.from_numpy(np.stack(masks)[:, None].astype(np.float32) / 255)
-        images = torch.from_numpy(to_input(photos, Preprocessing(size)))
-        return PairBatch(images, truth, torch.tensor(chosen).repeat_interleave(count))
+        examples = [
+            example
+            for label, other in (chosen, chosen[::-1])
+            for example in self._examples(label, other, count, size, rng)
+        ]
+        images = to_input([np.asarray(example.photo) for example in examples], Preprocessing(size))
+        return PairBatch(
+            torch.from_numpy(images),
+            _truth([example.own for example in examples]),
+            _truth([example.other for example in examples]),
+            torch.tensor(chosen).repeat_interleave(count),
+        )
 
     def _labels(self, index: int, rng: np.random.Generator) -> list[int]:
         """The two groups of a pair; each may give way to a synthetic one, never both to the same cut-out."""
@@ -86,27 +107,46 @@ class PairDataset(Dataset[PairBatch]):
         real = [len(self.groups[label].samples) for label in labels if label < len(self.groups)]
         return min([self.config.group_size, *real])
 
-    def _examples(
-        self, label: int, count: int, size: int, rng: np.random.Generator
-    ) -> Iterator[tuple[Picture, Picture]]:
+    def _examples(self, label: int, other: int, count: int, size: int, rng: np.random.Generator) -> Iterator[Example]:
+        numbers: Sequence[int] = range(count)
+        if label < len(self.groups):
+            # All photos before any comes again, where a group has too few.
+            samples = len(self.groups[label].samples)
+            numbers = np.concatenate([rng.permutation(samples) for _ in range(-(-count // samples))])[:count].tolist()
+        for number in numbers:
+            photo, own = self._picture(label, number, size, rng)
+            example = Example(photo, own, Image.new("L", own.size))
+            # A synthetic example has its distractors already.
+            if label < len(self.groups) and rng.random() < self.config.augmentation.distractor:
+                example = self._with_distractor(example, other, size, rng)
+            if rng.random() < self.config.augmentation.jigsaw:
+                example = beside(example, *self._any_picture(other, size, rng), rng)
+            yield example
+
+    def _picture(self, label: int, number: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
+        """A photo of a group with the mask of its object: photo `number` of a real one, or a synthetic one."""
         if label >= len(self.groups):
-            cutout = label - len(self.groups)
-            return (self._synthetic_example(cutout, size, rng) for _ in range(count))
-        samples = self.groups[label].samples
-        # All photos before any comes again, where a group has too few.
-        rounds = -(-count // len(samples))
-        chosen = np.concatenate([rng.permutation(len(samples)) for _ in range(rounds)])[:count]
-        return (self._real_example(samples[number], size, rng) for number in chosen)
+            return self._synthetic_picture(label - len(self.groups), size, rng)
+        sample = self.groups[label].samples[number]
+        return augment(*resize_pair(*read_pictures(sample), size), self.config.augmentation, rng)
 
-    def _real_example(self, sample: Sample, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
-        photo, mask = read_pictures(sample)
-        photo, mask = augment(*resize_pair(photo, mask, size), self.config.augmentation, rng)
-        if self.cutouts.paths and rng.random() < self.config.augmentation.distractor:
-            photo, opacity = paste(photo, self.cutouts.draw(rng), DISTRACTOR_SHARE, rng)
-            mask = _covered(mask, opacity)
-        return photo, mask
+    def _any_picture(self, label: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
+        number = int(rng.integers(len(self.groups[label].samples))) if label < len(self.groups) else 0
+        return self._picture(label, number, size, rng)
 
-    def _synthetic_example(self, cutout: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
+    def _with_distractor(self, example: Example, other: int, size: int, rng: np.random.Generator) -> Example:
+        """Paste in the object of the other group, cut out by its mask, or any cut-out."""
+        shows_other = not self.cutouts.paths or rng.random() < 0.5
+        if shows_other:
+            piece, alpha = self._any_picture(other, size, rng)
+            piece.putalpha(alpha)
+        else:
+            piece = self.cutouts.draw(rng)
+        photo, opacity = paste(example.photo, piece, DISTRACTOR_SHARE, rng)
+        added = Image.fromarray(np.rint(opacity * 255).astype(np.uint8)) if shows_other else example.other
+        return Example(photo, _covered(example.own, opacity), added)
+
+    def _synthetic_picture(self, cutout: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
         """A cut-out over a photo of any group, one or two other cut-outs beside or upon it."""
         group = self.groups[int(rng.integers(len(self.groups)))]
         background = group.samples[int(rng.integers(len(group.samples)))]
@@ -119,6 +159,30 @@ class PairDataset(Dataset[PairBatch]):
             photo, covered = paste(photo, self.cutouts.draw_other(cutout, rng), DISTRACTOR_SHARE, rng)
             mask = _covered(mask, covered)
         return photo, mask
+
+
+def beside(example: Example, photo: Picture, mask: Picture, rng: np.random.Generator) -> Example:
+    """An example narrowed or flattened to make room for a photo of the other group and its mask, on either side."""
+    size = example.photo.width
+    room = int(size * rng.uniform(*JIGSAW_SHARE))
+    first, upright = rng.random() < 0.5, rng.random() < 0.5
+    places = [(0, size - room), (size - room, size)] if first else [(room, size), (0, room)]
+
+    def joined(mode: str, *parts: Picture | None) -> Picture:
+        canvas = Image.new(mode, (size, size))
+        for part, (start, end) in zip(parts, places, strict=True):
+            if part is not None:
+                shape, corner = ((end - start, size), (start, 0)) if upright else ((size, end - start), (0, start))
+                canvas.paste(part.resize(shape, Image.Resampling.BILINEAR), corner)
+        return canvas
+
+    return Example(
+        joined("RGB", example.photo, photo), joined("L", example.own, None), joined("L", example.other, mask)
+    )
+
+
+def _truth(masks: Sequence[Picture]) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(mask) for mask in masks])[:, None].astype(np.float32) / 255)
 
 
 def _covered(mask: Picture, opacity: NDArray[np.float32]) -> Picture:
