@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gconet.export.operators import depthwise_correlation, group_affinity
-from gconet.train.model import GCoNet, GroupAffinityModule, GroupConsensus
+from gconet.train.model import AveragePooling, GCoNet, GroupAffinityModule, GroupConsensus
 
 
 class MergedProjection(NamedTuple):
@@ -45,6 +46,7 @@ class FoldedAffinity(nn.Module):
 
     def __init__(self, gam: GroupAffinityModule) -> None:
         super().__init__()
+        self.affinity: Callable[[Tensor, Tensor, Tensor], Tensor] = group_affinity  # or another form of the operator
         channels = gam.query.in_channels
         merged = merge_projections(gam)
         self.query = nn.Conv2d(channels, channels, 1)
@@ -59,29 +61,60 @@ class FoldedAffinity(nn.Module):
 
     def forward(self, features: Tensor) -> GroupConsensus:
         """Attention (N, 1, h, w) and consensus (1, C, 1, 1) of one group of features (N, C, h, w)."""
-        attention = group_affinity(self.query(features), features, self.pixel_bias(features))
-        pooled = (features * attention).mean(dim=(0, 2, 3))  # C
-        return GroupConsensus(attention, self.output(pooled)[None, :, None, None])
+        dtype = self.query.weight.dtype  # of the affinity; what follows it is float32 in any arithmetic
+        keys = features.to(dtype)
+        exact = features.to(self.output.weight.dtype)
+        attention = self.affinity(self.query(keys), keys, self.pixel_bias(exact))
+        pooled = (exact * attention).mean(dim=(0, 2, 3))  # C
+        # Not self.output(pooled): TensorRT for RTX has no float32 matrix product for Turing.
+        consensus = (self.output.weight * pooled).sum(dim=1) + self.output.bias
+        return GroupConsensus(attention, consensus[None, :, None, None])
+
+    @torch.no_grad()
+    def absorb(self, features: float, consensus: float) -> None:
+        """Take features multiplied by one factor, and give the consensus multiplied by another, in place."""
+        self.query.weight.div_(features**2)  # the keys are the features themselves
+        _bias(self.query).div_(features)
+        self.pixel_bias.weight.div_(features)
+        self.output.weight.mul_(consensus / features)
+        self.output.bias.mul_(consensus)
+
+
+class FoldedAverage(nn.Module):
+    """The baseline's consensus, with a factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1.0
+
+    def forward(self, features: Tensor) -> GroupConsensus:
+        """Attention and consensus as `AveragePooling` gives them."""
+        attention, consensus = AveragePooling()(features.float())
+        return GroupConsensus(attention, consensus if self.factor == 1 else consensus * self.factor)
+
+    def absorb(self, features: float, consensus: float) -> None:
+        """As for `FoldedAffinity`."""
+        self.factor *= consensus / features
 
 
 class InferenceNetwork(nn.Module):
     """What is exported: normalised images (N, 3, H, W) float32 to maps (N, 1, H, W) float32 in [0, 1].
 
-    Unchanged weights are shared with the given network; use a copy of that before `half()`, which changes them.
-    Arithmetic is of the weights' type, input and output stay float32.
+    Unchanged weights are shared with the given network; use a copy of that before they are changed in place.
+    Arithmetic is of each layer's weights' type, input and output stay float32.
     """
 
     def __init__(self, model: GCoNet) -> None:
         super().__init__()
         self.encoder = model.encoder
-        self.gam = FoldedAffinity(model.gam) if isinstance(model.gam, GroupAffinityModule) else model.gam
+        self.gam = FoldedAffinity(model.gam) if isinstance(model.gam, GroupAffinityModule) else FoldedAverage()
         self.decoder = model.decoder
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Co-saliency maps of one group."""
         features = self.encoder(images.to(next(self.parameters()).dtype))
-        consensus = self.gam(features[-1]).consensus
+        consensus = self.gam(features[-1]).consensus.to(features[-1].dtype)
         logits = self.decoder(features, depthwise_correlation(features[-1], consensus))
         return logits.float().sigmoid()
 

@@ -25,8 +25,8 @@ def group_affinity(query: Tensor, key: Tensor, pixel_bias: Tensor) -> Tensor:
 
     Parameters
     ----------
-    query, key : (N, C, h, w).
-    pixel_bias : (N, 1, h, w), added after the average.
+    query, key : (N, C, h, w), of one type.
+    pixel_bias : (N, 1, h, w), added after the average; its type is that of the average, the softmax and the result.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def group_affinity(query: Tensor, key: Tensor, pixel_bias: Tensor) -> Tensor:
         return _node("GroupAffinity", (query, key, pixel_bias), pixel_bias)
     pixels = query.flatten(2).transpose(1, 2).unsqueeze(0)  # 1, N, h·w, C
     affinity = pixels @ key.flatten(2).unsqueeze(1)  # N (key photo), N (query photo), h·w, h·w
-    agreement = affinity.amax(dim=-1).mean(dim=0)  # N, h·w
+    agreement = affinity.amax(dim=-1).to(pixel_bias.dtype).mean(dim=0)  # N, h·w
     return (agreement + pixel_bias.flatten(1)).softmax(dim=-1).view(pixel_bias.shape)
 
 
@@ -62,7 +62,8 @@ GroupAffinity (query, key, pixel_bias) => (attention)
     key_per_photo = Unsqueeze (key_pixels, second)
     affinity = MatMul (query_of_all, key_per_photo)
     best_match = ReduceMax <keepdims = 0> (affinity, last)
-    agreement = ReduceMean <keepdims = 0> (best_match, first)
+    exact_match = CastLike (best_match, pixel_bias)
+    agreement = ReduceMean <keepdims = 0> (exact_match, first)
     flat_axes = Constant <value_ints = [0, -1]> ()
     flat_bias = Reshape (pixel_bias, flat_axes)
     logits = Add (agreement, flat_bias)

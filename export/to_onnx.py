@@ -7,33 +7,45 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import torch
 
+from gconet.export.calibration import read_calibration
 from gconet.export.inference import InferenceNetwork
 from gconet.export.operators import DOMAIN, OPSET, VERSION, functions
+from gconet.export.precision import lower
+from gconet.runtime.preprocess import FloatArray, Preprocessing
 from gconet.train.model import GCoNet
 
 TRACED_GROUP = 3  # any number above 1: 0 and 1 would be taken for constants
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def export_detect(model: GCoNet, size: int, arithmetic: str = "fp32") -> onnx.ModelProto:
+def export_detect(
+    model: GCoNet, size: int, arithmetic: str = "fp32", calibration: Sequence[FloatArray] | None = None
+) -> onnx.ModelProto:
     """Export the graph `images` (group, 3, size, size) → `maps` (group, 1, size, size), both float32.
 
     Parameters
     ----------
     model : left unchanged.
     size : side of the square input, a multiple of 16.
-    arithmetic : "fp32", or "fp16" for a graph whose weights and operations are half precision throughout.
+    arithmetic : "fp32", or "fp16" or "bf16" for a graph of that type but for the islands of `export.precision`.
+    calibration : groups of inputs (N, 3, size, size) to equalise a narrow type on; None for the example photos.
 
     Returns
     -------
     A model with inline weights, the operators of `ai.gconet` and their functions, that has passed the ONNX checker.
     """
-    network = InferenceNetwork(copy.deepcopy(model)).to(DTYPES[arithmetic])
+    network = InferenceNetwork(copy.deepcopy(model))
+    if arithmetic != "fp32":
+        lower(network, arithmetic, read_calibration(None, Preprocessing(size)) if calibration is None else calibration)
+    return export_network(network, size)
+
+
+def export_network(network: InferenceNetwork, size: int) -> onnx.ModelProto:
+    """Export an inference network as it is; see `export_detect`."""
     images = torch.zeros(TRACED_GROUP, 3, size, size)
     with _quiet():
         program = torch.onnx.export(
