@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shapes import make_cutouts, make_data
+from shapes import SHAPES, make_cutouts, make_data
 
 from gconet.train.augment import Picture, augment, resize_pair
 from gconet.train.config import Augmentation, TrainingConfig
@@ -186,3 +186,31 @@ def test_without_cutouts_every_distractor_is_the_other_groups_object(config: Tra
     config = dataclasses.replace(config, cutouts=None, sizes=(64,), augmentation=Augmentation(distractor=1.0))
     batch = PairDataset(read_groups(config.data), config, 1)[0]
     assert (batch.crossed_truth.flatten(1).amax(dim=1) > 0.9).float().mean() > 0.7  # some lie outside the photo
+
+
+@pytest.mark.parametrize("with_cutouts", [True, False])
+def test_instance_groups_show_one_object_of_one_photo(config: TrainingConfig, with_cutouts: bool) -> None:
+    """Of groups that are all disc, square or triangle, each instance group pastes just one of the three."""
+    cutouts = config.cutouts if with_cutouts else None
+    still = Augmentation(flip=False, rotation=0, instances=1.0)
+    config = dataclasses.replace(config, cutouts=cutouts, sizes=(64,), augmentation=still, group_size=3)
+    groups = read_groups(config.data)
+    dataset = PairDataset(groups, config, 12)
+    first = len(groups) + (2 if with_cutouts else 0)
+    photos = [sample for group in groups for sample in group.samples]
+    assert dataset.classes == first + len(photos)
+    deviations = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    means = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    seen = set()
+    for batch in (dataset[index] for index in range(12)):
+        assert batch.labels[0] != batch.labels[-1]
+        for image, mask, label in zip(batch.images * deviations + means, batch.truth[:, 0], batch.labels, strict=True):
+            shape = photos[int(label) - first].photo.parent.name
+            inside = image[:, mask > 0.9]
+            if inside.shape[1] < 30:
+                continue  # nearly covered, or outside the photo
+            colour = inside.median(dim=1).values
+            wanted = torch.tensor(SHAPES[shape]) / 255
+            assert (colour / colour.norm() - wanted / wanted.norm()).norm() < 0.1  # its brightness was changed
+            seen.add(shape)
+    assert seen == set(SHAPES)

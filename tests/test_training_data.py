@@ -139,7 +139,8 @@ def test_held_out_groups_may_be_small_but_not_damaged(tmp_path: Path, capsys: py
     ["--sizes 100", "--sizes 32 16", "--seed -1", "--seed 18446744073709551616", "--scale 1.2 0.8", "--scale 0 1",
      "--scale nan 1", "--learning-rate 0", "--learning-rate inf", "--encoder-rate -1", "--encoder-rate nan",
      "--workers -1", "--synthetic 1.5", "--distractor -0.1", "--rotation 181", "--rotation nan", "--colour 1",
-     "--device cuda:99", "--device meta", "--device tpu", "--small-groups drop"],
+     "--instances 1 --synthetic 0.3 --cutouts .", "--device cuda:99", "--device meta", "--device tpu",
+     "--small-groups drop"],
 )  # fmt: skip
 def test_arguments_that_make_no_sense_are_one_line(
     argument: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -79,6 +79,7 @@ def add_training_arguments(parser: Parser) -> None:
         ("rotation", _within(0, 180), "largest turn, degrees (%(default)s)"),
         ("colour", _within(0, 1, below=True), "largest relative change"),
         ("synthetic", _within(0, 1), "share of groups made of cut-outs"),
+        ("instances", _within(0, 1), "share of groups made of one object of a photo, cut out by its mask"),
         ("distractor", _within(0, 1), "share of photos with another object pasted in"),
         ("jigsaw", _within(0, 1), "share of photos put beside one of the other group"),
     ):
@@ -100,6 +101,9 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
     """The run that parsed arguments describe; raises UsageError where they contradict each other."""
     if o.synthetic and o.cutouts is None:
         raise UsageError("--synthetic needs --cutouts")
+    if o.synthetic + o.instances > 1:
+        raise UsageError(f"--synthetic {o.synthetic} and --instances {o.instances} are shares of the same groups: "
+                         "together at most 1")  # fmt: skip
     if o.scale[0] > o.scale[1]:
         raise UsageError(f"--scale {o.scale[0]} {o.scale[1]}: the smallest zoom comes first")
     return TrainingConfig(
@@ -115,7 +119,7 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
         architecture=Architecture(gam=not o.no_gam, gcm=not o.no_gcm, acm=not o.no_acm),
         augmentation=Augmentation(
             flip=not o.no_flip, rotation=o.rotation, scale=tuple(o.scale), colour=o.colour, synthetic=o.synthetic,
-            distractor=o.distractor, jigsaw=o.jigsaw,
+            instances=o.instances, distractor=o.distractor, jigsaw=o.jigsaw,
         ),
         weights=LossWeights(
             collaborating=o.collaborating_loss, classification=o.classification_loss, pixel=o.pixel_loss

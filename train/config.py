@@ -24,6 +24,7 @@ class Augmentation:
     scale : smallest and largest zoom; other than (1, 1) it also moves samples off centre.
     colour : largest relative change of brightness, contrast and saturation.
     synthetic : share of groups made of a cut-out pasted over photos of other groups; needs cut-outs.
+    instances : the same with one object cut out of its photo by its mask; with it, such objects are distractors too.
     distractor : share of real photos that get something else pasted in: the other group's object, or a cut-out.
     jigsaw : share of photos put beside a photo of the other group of the pair, of which nothing is marked
         (Zhang et al., Gradient-Induced Co-Saliency Detection, ECCV 2020).
@@ -34,6 +35,7 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     colour: float = 0.0
     synthetic: float = 0.0
+    instances: float = 0.0
     distractor: float = 0.0
     jigsaw: float = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,36 +10,44 @@ import numpy as np
 from PIL import Image
 
 from gconet.train.augment import Picture
-from gconet.train.groups import DataError
+from gconet.train.groups import DataError, Sample, read_pictures
 
 CUTOUT_SUFFIXES = {".png", ".webp"}
 
 
 @dataclass(frozen=True)
 class Cutouts:
-    """Paths of RGBA pictures."""
+    """RGBA pictures, numbered first, then photos whose masks tell the object from the background."""
 
-    paths: tuple[Path, ...]
+    pictures: tuple[Path, ...]
+    masked: tuple[Sample, ...] = ()
 
     @staticmethod
-    def below(folder: Path | None) -> Cutouts:
-        """All cut-outs of a folder, none for None; raises DataError if the folder holds fewer than two."""
-        if folder is None:
-            return Cutouts(())
-        paths = tuple(sorted(path for path in folder.glob("*") if path.suffix in CUTOUT_SUFFIXES))
-        if len(paths) < 2:
-            raise DataError([f"{len(paths)} cut-outs (.png, .webp) in {folder}, at least two are needed"])
-        return Cutouts(paths)
+    def below(folder: Path | None, masked: Iterable[Sample] = ()) -> Cutouts:
+        """All RGBA pictures of a folder, none for None; raises DataError if the folder holds fewer than two."""
+        paths: tuple[Path, ...] = ()
+        if folder is not None:
+            paths = tuple(sorted(path for path in folder.glob("*") if path.suffix in CUTOUT_SUFFIXES))
+            if len(paths) < 2:
+                raise DataError([f"{len(paths)} cut-outs (.png, .webp) in {folder}, at least two are needed"])
+        return Cutouts(paths, tuple(masked))
+
+    def __len__(self) -> int:
+        return len(self.pictures) + len(self.masked)
 
     def read(self, index: int) -> Picture:
         """One cut-out as RGBA."""
-        with Image.open(self.paths[index]) as image:
-            return image.convert("RGBA")
+        if index < len(self.pictures):
+            with Image.open(self.pictures[index]) as image:
+                return image.convert("RGBA")
+        photo, mask = read_pictures(self.masked[index - len(self.pictures)])
+        photo.putalpha(mask)
+        return photo
 
     def draw(self, rng: np.random.Generator) -> Picture:
         """Any cut-out."""
-        return self.read(int(rng.integers(len(self.paths))))
+        return self.read(int(rng.integers(len(self))))
 
     def draw_other(self, index: int, rng: np.random.Generator) -> Picture:
         """Any cut-out but one."""
-        return self.read((index + int(rng.integers(1, len(self.paths)))) % len(self.paths))
+        return self.read((index + int(rng.integers(1, len(self)))) % len(self))

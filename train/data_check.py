@@ -30,11 +30,11 @@ def checked_groups(config: TrainingConfig) -> tuple[list[LabelledGroup], list[La
     problems = _too_few(training, config)
     samples = [sample for group in [*training, *held_out] for sample in group.samples]
     quiet = True if Processes.current().rank else None  # None: where nobody looks
-    with tqdm(total=len(samples) + len(cutouts.paths), desc="checking data", disable=quiet, leave=False) as progress:
+    with tqdm(total=len(samples) + len(cutouts.pictures), desc="checking data", disable=quiet, leave=False) as progress:
         for sample in samples:
             problems += _sample_problems(sample)
             progress.update()
-        for index in range(len(cutouts.paths)):
+        for index in range(len(cutouts.pictures)):
             problems += _cutout_problems(cutouts, index)
             progress.update()
     if not problems:
@@ -77,5 +77,5 @@ def _cutout_problems(cutouts: Cutouts, index: int) -> list[str]:
     try:
         cutouts.read(index)
     except UNREADABLE as error:
-        return [f"the cut-out {cutouts.paths[index]} cannot be read ({one_line(error)})"]
+        return [f"the cut-out {cutouts.pictures[index]} cannot be read ({one_line(error)})"]
     return []

@@ -59,12 +59,13 @@ class PairDataset(Dataset[PairBatch]):
         self.groups = groups
         self.config = config
         self.steps = steps
-        self.cutouts = Cutouts.below(config.cutouts)
+        masked = [sample for group in groups for sample in group.samples] if config.augmentation.instances else []
+        self.cutouts = Cutouts.below(config.cutouts, masked)
 
     @property
     def classes(self) -> int:
         """Group labels: one per real group, then one per cut-out."""
-        return len(self.groups) + len(self.cutouts.paths)
+        return len(self.groups) + len(self.cutouts)
 
     def __len__(self) -> int:
         return self.steps * self.config.pairs_per_step
@@ -95,10 +96,14 @@ class PairDataset(Dataset[PairBatch]):
         order = np.random.default_rng((self.config.seed, epoch, EPOCH_STREAM)).permutation(count)
         first = int(order[position])
         labels = [first, (first + int(rng.integers(1, count))) % count]
-        if self.cutouts.paths and self.config.augmentation.synthetic:
-            synthetic = rng.random(2) < self.config.augmentation.synthetic
-            cutouts = count + rng.choice(len(self.cutouts.paths), 2, replace=False)
-            labels = np.where(synthetic, cutouts, labels).tolist()
+        pictures, masked = len(self.cutouts.pictures), len(self.cutouts.masked)
+        synthetic, instances = self.config.augmentation.synthetic, self.config.augmentation.instances
+        draw = rng.random(2)
+        if pictures and synthetic:
+            labels = np.where(draw < synthetic, count + rng.choice(pictures, 2, replace=False), labels).tolist()
+        if masked and instances:
+            numbers = count + pictures + rng.choice(masked, 2, replace=False)
+            labels = np.where(draw >= 1 - instances, numbers, labels).tolist()
         return labels
 
     def _photos_each(self, labels: Sequence[int]) -> int:
@@ -136,7 +141,7 @@ class PairDataset(Dataset[PairBatch]):
 
     def _with_distractor(self, example: Example, other: int, size: int, rng: np.random.Generator) -> Example:
         """Paste in the object of the other group, cut out by its mask, or any cut-out."""
-        shows_other = not self.cutouts.paths or rng.random() < 0.5
+        shows_other = not len(self.cutouts) or rng.random() < 0.5
         if shows_other:
             piece, alpha = self._any_picture(other, size, rng)
             piece.putalpha(alpha)
