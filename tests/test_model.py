@@ -8,7 +8,14 @@ import math
 import pytest
 import torch
 
-from gconet.train.losses import LossWeights, collaborating_loss, gconet_losses, pixel_loss, soft_iou_loss
+from gconet.train.losses import (
+    LossWeights,
+    attention_loss,
+    collaborating_loss,
+    gconet_losses,
+    pixel_loss,
+    soft_iou_loss,
+)
 from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -132,6 +139,31 @@ def test_pixel_loss_is_the_mean_cross_entropy_of_each_image() -> None:
     assert pixel_loss(maps, truth).item() == pytest.approx(each, rel=1e-6)
     assert pixel_loss(maps, truth, "mean").item() == pytest.approx(each / 2, rel=1e-6)
     assert pixel_loss(truth, truth).item() == 0
+
+
+def test_attention_loss_is_least_where_all_attention_is_on_the_object() -> None:
+    truth = torch.zeros(3, 1, 8, 8)
+    truth[0, :, :4, :4] = 1  # one of the four pixels of the features
+    truth[1, :, :4, :2] = 1  # half of it
+    on, uniform = torch.zeros(3, 1, 2, 2), torch.full((3, 1, 2, 2), 0.25)
+    on[:, :, 0, 0] = 1
+    assert attention_loss(on, truth).item() == 0
+    assert attention_loss(uniform, truth).item() == pytest.approx(2 * math.log(4))
+    assert attention_loss(uniform, truth, "mean").item() == pytest.approx(2 / 3 * math.log(4))
+    assert math.isfinite(attention_loss(1 - on, truth).item())
+
+
+def test_the_attention_loss_reaches_the_affinity_and_not_the_decoder(tiny_network: GCoNet) -> None:
+    model = initialise(GCoNet(tiny_network.architecture), seed=3)
+    outputs = model.training_outputs(IMAGES)
+    torch.testing.assert_close(outputs.attention.sum(dim=(2, 3)), torch.ones(4, 1))
+    truth, labels = (IMAGES[:, :1] > 0).float(), torch.tensor([0, 0, 1, 1])
+    without, with_it = (gconet_losses(outputs, truth, labels, LossWeights(attention=weight)) for weight in (0.0, 2.0))
+    expected = 2 * attention_loss(outputs.attention, truth)
+    torch.testing.assert_close(with_it.total - without.total, expected, rtol=1e-3, atol=0)
+    expected.backward()
+    assert model.gam.query.weight.grad.abs().sum() > 0
+    assert model.decoder.top[0].weight.grad is None
 
 
 def test_the_pixel_loss_counts_for_every_side_map(tiny_network: GCoNet) -> None:

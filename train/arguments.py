@@ -65,6 +65,7 @@ def add_training_arguments(parser: Parser) -> None:
     for name, text in (
         ("collaborating", "of the crossed pairs"),
         ("classification", "of the group labels"),
+        ("attention", "of attention that is not on the shared object"),
         ("pixel", "of a cross-entropy beside the soft IoU; keeps logits within bounds"),
     ):
         recipe.add_argument(f"--{name}-loss", type=_weight, default=getattr(default.weights, name), metavar="WEIGHT",
@@ -122,7 +123,10 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
             instances=o.instances, distractor=o.distractor, jigsaw=o.jigsaw,
         ),
         weights=LossWeights(
-            collaborating=o.collaborating_loss, classification=o.classification_loss, pixel=o.pixel_loss
+            collaborating=o.collaborating_loss,
+            classification=o.classification_loss,
+            pixel=o.pixel_loss,
+            attention=o.attention_loss,
         ),
     )  # fmt: skip
 

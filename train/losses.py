@@ -12,24 +12,30 @@ from torch import Tensor
 from gconet.train.model import TrainingOutputs
 
 FOCAL_GAMMA = 2.0
+SMALLEST_SHARE = 0.1  # of a pixel of the features; an object that covers less of each is not seen by them
 
 
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the total; the defaults are the ones the authors trained with.
 
-    `pixel`, the weight of a cross-entropy beside the soft IoU, is ours. Soft IoU alone is best served by logits without
-    bound, which engines of less precision cannot follow.
+    The others are ours. `pixel` weighs a cross-entropy beside the soft IoU, which alone is best served by logits
+    without bound, and those no engine of less precision can follow. `attention` asks the GAM to look at the shared
+    object: on little data the decoder else learns to do without a consensus that is of no use yet, and then nothing
+    makes it useful.
     """
 
     saliency: float = 1.0
     collaborating: float = 250.0
     classification: float = 3.0
     pixel: float = 0.0
+    attention: float = 0.0
 
 
 class Losses(NamedTuple):
-    """Weighted scalar losses; `total` is their sum, `saliency` includes the pixel term. A head that lacks gives 0."""
+    """Weighted scalar losses; `total` is their sum. A head that lacks gives 0; `saliency` includes the pixel loss,
+    `collaborating` the attention loss.
+    """
 
     total: Tensor
     saliency: Tensor
@@ -64,6 +70,22 @@ def pixel_loss(maps: Tensor, truth: Tensor, reduction: Literal["sum", "mean"] = 
     """
     # Sums of fp32 sigmoids that were resized may pass 1 by a rounding.
     per_image = F.binary_cross_entropy(maps.clamp(0, 1), truth, reduction="none").mean(dim=(1, 2, 3))
+    return per_image.sum() if reduction == "sum" else per_image.mean()
+
+
+def attention_loss(attention: Tensor, truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
+    """Negative logarithm of the share of a photo's attention that lies on its object.
+
+    Parameters
+    ----------
+    attention : (N, 1, h, w), each photo summing to 1.
+    truth : (N, 1, H, W) in [0, 1]; photos that show nothing of the object do not count.
+    """
+    object_share = F.adaptive_avg_pool2d(truth, attention.shape[2:])
+    on_object = (attention * object_share).sum(dim=(1, 2, 3))
+    largest = object_share.amax(dim=(1, 2, 3))  # what the best attention would reach
+    shows = largest > SMALLEST_SHARE
+    per_image = torch.where(shows, (largest / on_object.clamp(min=torch.finfo(attention.dtype).tiny)).log(), 0)
     return per_image.sum() if reduction == "sum" else per_image.mean()
 
 
@@ -109,6 +131,8 @@ def gconet_losses(
         collaborating = weights.collaborating * collaborating_loss(
             outputs.crossed_logits, truth, torch.zeros_like(truth) if crossed_truth is None else crossed_truth
         )
+    if weights.attention:
+        collaborating = collaborating + weights.attention * attention_loss(outputs.attention, truth, reduction)
     if outputs.class_logits is not None:
         classification = weights.classification * F.cross_entropy(outputs.class_logits, labels)
     return Losses(saliency + collaborating + classification, saliency, collaborating, classification)

@@ -73,12 +73,14 @@ class TrainingOutputs(NamedTuple):
     Attributes
     ----------
     side_maps : maps (2N, 1, H, W) in [0, 1] of decoder levels 4, 3, 2, 1, enlarged to the input size.
+    attention : (2N, 1, h, w), each photo summing to 1; uniform without GAM.
     crossed_logits : (4N, 1, H, W) logits of the GCM; photos with their own group's consensus come first, then photos
         with the other group's, whose truth is empty. None without GCM.
     class_logits : (2N, classes) logits of the ACM. None without ACM.
     """
 
     side_maps: list[Tensor]
+    attention: Tensor
     crossed_logits: Tensor | None
     class_logits: Tensor | None
 
@@ -263,7 +265,9 @@ class GCoNet(nn.Module):
             raise ValueError(f"two groups of equal size are needed, got {len(images)} images")
         features = self.encoder(images)
         first, second = features[-1].chunk(2)
-        consensus = [self.gam(first).consensus, self.gam(second).consensus]
+        pooled = [self.gam(first), self.gam(second)]
+        consensus = [group.consensus for group in pooled]
+        attention = torch.cat([group.attention for group in pooled]).float()
         own = torch.cat([depthwise_correlation(first, consensus[0]), depthwise_correlation(second, consensus[1])])
         logits = self.decoder.side_logits(self.decoder.pyramid(features, own))
         # In float32 also under autocast: in bf16 a sigmoid above 0.998 is 1 and has no gradient.
@@ -275,7 +279,7 @@ class GCoNet(nn.Module):
             crossed_logits = upsample(self.gcm(torch.cat([own, other])).float(), images.shape[2:])
         if self.architecture.acm:
             class_logits = self.acm(features[-1].mean(dim=(2, 3))).float()
-        return TrainingOutputs(side_maps, crossed_logits, class_logits)
+        return TrainingOutputs(side_maps, attention, crossed_logits, class_logits)
 
 
 def initialise(model: GCoNet, seed: int) -> GCoNet:
