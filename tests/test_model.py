@@ -150,7 +150,12 @@ def test_attention_loss_is_least_where_all_attention_is_on_the_object() -> None:
     assert attention_loss(on, truth).item() == 0
     assert attention_loss(uniform, truth).item() == pytest.approx(2 * math.log(4))
     assert attention_loss(uniform, truth, "mean").item() == pytest.approx(2 / 3 * math.log(4))
-    assert math.isfinite(attention_loss(1 - on, truth).item())
+    elsewhere = (1 - on).requires_grad_()
+    loss = attention_loss(elsewhere, truth)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert elsewhere.grad is not None
+    assert elsewhere.grad.isfinite().all()
 
 
 def test_the_attention_loss_reaches_the_affinity_and_not_the_decoder(tiny_network: GCoNet) -> None:

@@ -81,11 +81,12 @@ def attention_loss(attention: Tensor, truth: Tensor, reduction: Literal["sum", "
     attention : (N, 1, h, w), each photo summing to 1.
     truth : (N, 1, H, W) in [0, 1]; photos that show nothing of the object do not count.
     """
-    object_share = F.adaptive_avg_pool2d(truth, attention.shape[2:])
+    object_share = F.adaptive_avg_pool2d(truth, (attention.shape[2], attention.shape[3]))
     on_object = (attention * object_share).sum(dim=(1, 2, 3))
     largest = object_share.amax(dim=(1, 2, 3))  # what the best attention would reach
     shows = largest > SMALLEST_SHARE
-    per_image = torch.where(shows, (largest / on_object.clamp(min=torch.finfo(attention.dtype).tiny)).log(), 0)
+    # Bounded on both sides also where it does not count: no gradient may be infinite times nothing.
+    per_image = torch.where(shows, (largest.clamp(min=SMALLEST_SHARE) / on_object.clamp(min=1e-6)).log(), 0)
     return per_image.sum() if reduction == "sum" else per_image.mean()
 
 
