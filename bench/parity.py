@@ -1,4 +1,4 @@
-"""Compare a bundle with the eager FP32 network on photos: `python bench/parity.py --bundle build/gconet.gconet`."""
+"""Compare bundles with the eager FP32 network on photos: `python bench/parity.py --bundle build/gconet.gconet`."""
 
 from __future__ import annotations
 
@@ -11,133 +11,144 @@ if not __package__:
 
     run_script("parity")
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import argparse
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from gconet.bench.bisect_report import bisection_text, scan_verdict
+from gconet.bench.bisect_runners import why_not_readable
 from gconet.bench.environment import describe_environment
-from gconet.bench.reference import eager_maps, extend_photos, read_photos, reference_network
-from gconet.bench.tolerances import Tolerance, tolerance
-from gconet.runtime.bundle import open_bundle
+from gconet.bench.parity_accuracy import find_truth_groups, metric_table
+from gconet.bench.parity_check import BundleParity, ParityRequest, bundle_document, check_bundle
+from gconet.bench.parity_groups import EagerReference, measure_parity
+from gconet.bench.parity_report import html_report
+from gconet.bench.parity_statistics import ParityRow, compare, parity_document, parity_table
+from gconet.bench.reference import EXAMPLES, read_photos, reference_network
+from gconet.engines.installed import import_or_explain
+from gconet.runtime.atomic import replacing
+from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, write_json
-from gconet.runtime.manifest import Manifest
-from gconet.runtime.preprocess import FloatArray, Photo, to_input
-from gconet.runtime.session import Session, open_session
-from gconet.train.model import GCoNet
+from gconet.runtime.errors import TargetError, UsageError
+from gconet.runtime.session import open_session
 
-GROUP_SIZES = (1, 2, 5, 16)  # and the bundle's maximum
+__all__ = ["ParityRow", "compare", "main", "measure_parity", "parity_document", "parity_table"]
 
+DEFAULT_BUNDLE = Path("build/gconet.gconet")
+EPILOG = """\
+examples:
+  gconet parity --bundle build/gconet.gconet
+  gconet parity --bundle a.gconet --bundle b.gconet --checkpoint gconet.safetensors --html parity.html
+  gconet parity --bundle build/gconet.gconet --bisect --scan             where it goes wrong
+  gconet parity --images images/CoCA --gt gts/CoCA                       what that means for the scores
+  gconet parity --all build/all --html parity.html                       every target and precision that runs here
 
-@dataclass(frozen=True)
-class ParityRow:
-    """How far an engine is from the reference, for one group of `group` photos.
+Limits are in bench/tolerances.py, by target and precision, each with its reason. --bisect and --scan look into
+onnxruntime and openvino bundles, layer by layer, and need polygraphy and onnxruntime.
 
-    Attributes
-    ----------
-    max_abs, mean_abs : of the difference of maps in [0, 1].
-    cosine : between the maps as vectors.
-    mask_iou : intersection over union of the masks at 0.5, over all photos of the group.
-    finite : no NaN, no infinity.
-    passed : within the tolerance.
-    """
-
-    group: int
-    max_abs: float
-    mean_abs: float
-    cosine: float
-    mask_iou: float
-    finite: bool
-    passed: bool
-
-
-def compare(reference: FloatArray, maps: FloatArray, limits: Tolerance) -> ParityRow:
-    """Statistics of two sets of maps (N, 1, S, S), judged by `limits`."""
-    finite = bool(np.isfinite(maps).all())
-    difference = np.abs(maps.astype(np.float64) - reference)
-    masks = maps >= 0.5, reference >= 0.5
-    union = np.count_nonzero(masks[0] | masks[1])
-    norms = float(np.linalg.norm(maps) * np.linalg.norm(reference))
-    largest, mean = float(difference.max()), float(difference.mean())
-    iou = float(np.count_nonzero(masks[0] & masks[1]) / union) if union else 1.0
-    passed = (
-        finite
-        and (limits.max_abs is None or largest <= limits.max_abs)
-        and mean <= limits.mean_abs
-        and iou >= limits.mask_iou
-    )
-    cosine = float(np.vdot(maps, reference)) / norms if norms else float(norms == 0)
-    return ParityRow(len(maps), largest, mean, cosine, iou, finite, passed)
-
-
-def measure_parity(
-    session: Session,
-    manifest: Manifest,
-    model: GCoNet,
-    photos: Sequence[Photo],
-    progress: Callable[[str], None],
-) -> list[ParityRow]:
-    """Compare for groups of 1, 2, 5, 16 and the bundle's maximum, as far as it goes."""
-    limits = tolerance(manifest.target, manifest.precision)
-    sizes = sorted({*(size for size in GROUP_SIZES if size <= manifest.max_group), manifest.max_group})
-    inputs = to_input(extend_photos(photos, sizes[-1]), manifest.preprocessing)
-    rows = []
-    for size in sizes:
-        progress(f"parity: group of {size}")
-        images = inputs[:size]
-        rows.append(compare(eager_maps(model, images), session.infer({"images": images})["maps"], limits))
-    return rows
-
-
-def parity_document(rows: Sequence[ParityRow], limits: Tolerance) -> dict[str, Any]:
-    """What the manifest and the JSON report say."""
-    return {
-        "passed": all(row.passed for row in rows),
-        "reference": "eager PyTorch, fp32",
-        "tolerance": dataclasses.asdict(limits),
-        "rows": [dataclasses.asdict(row) for row in rows],
-    }
-
-
-def parity_table(rows: Sequence[ParityRow]) -> str:
-    """A table for people."""
-    lines = [f"{'group':>7} {'max |Δ|':>9} {'mean |Δ|':>9} {'cosine':>10} {'mask IoU':>9}"]
-    lines += [
-        f"{row.group:>7} {row.max_abs:>9.1e} {row.mean_abs:>9.1e} {row.cosine:>10.7f} {row.mask_iou:>9.5f}"
-        f"{'' if row.passed else '  outside the tolerance'}"
-        for row in rows
-    ]
-    return "\n".join(lines)
+Exit codes: 0 all within their limits; 1 not, or a NaN or an infinity was found; 2 bad input."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 1 if a group size is outside the tolerance of the bundle's target and precision."""
-    parser = Parser("gconet parity", "Compare a bundle with the eager FP32 network it was built from, on photos.")
-    parser.add_argument("--bundle", default="build/gconet.gconet", help="bundle to check (default: %(default)s)")
-    parser.add_argument("--checkpoint", help="what the bundle was built from (default: the weights that ship)")
-    parser.add_argument("--images", help="folder of photos (default: the example photos)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args(arguments)
+    """Exit code 1 if a bundle is outside the tolerance of its target and precision."""
+    options = _parse(arguments)
+    if options.bisect or options.scan:
+        import_or_explain("polygraphy", ("polygraphy",))
+    not_run: dict[str, str] = {}
+    paths = options.bundle or ([] if options.all else [DEFAULT_BUNDLE])
+    if options.all:
+        from gconet.bench.parity_all import build_all  # only here: it imports the build, and that this module
 
-    bundle = open_bundle(options.bundle)
-    manifest = bundle.manifest
-    session = open_session(bundle, "auto", None)
-    model = reference_network(manifest, options.checkpoint)
-    photos = read_photos(options.images)
-    rows = measure_parity(session, manifest, model, photos, lambda step: print(step, file=sys.stderr))
-    limits = tolerance(manifest.target, manifest.precision)
-    document = parity_document(rows, limits)
-    print(f"{bundle.folder}: {manifest.target} {manifest.precision} against eager PyTorch fp32")
-    print(parity_table(rows))
+        built, not_run = build_all(options.all, options.checkpoint, options.calibration)
+        paths = [*paths, *built]
+    elif options.calibration:
+        raise UsageError("--calibration is for the bundles that --all builds: give both or neither")
+    images = options.images or EXAMPLES
+    groups = find_truth_groups(images, options.gt) if options.gt else []
+    request = ParityRequest(groups, options.bisect, options.scan)
+    parities = _check([open_bundle(path) for path in paths], options, request)
+
+    for parity in parities:
+        _print(parity)
+    for name, why in not_run.items():
+        print(f"{name}: not run: {why}")
+    documents = [bundle_document(parity, options.images) for parity in parities]
+    environment = describe_environment()
     if options.json:
-        engine = {
-            "engine": bundle.folder.name,
-            "target": manifest.target,
-            "precision": manifest.precision,
-            "checkpoint": manifest.checkpoint,
-            "images": Path(options.images).name if options.images else "the example photos",
-        }
-        write_json(options.json, {**engine, **document, "environment": describe_environment()})
-    return EXIT_DONE if document["passed"] else EXIT_CHECK_FAILED
+        write_json(options.json, _document(documents, not_run, environment))
+    if options.html:
+        page = html_report(parities, not_run, documents[0]["images"], environment)
+        with replacing(options.html) as temporary:
+            temporary.write_text(page, "utf-8")
+    return EXIT_DONE if all(parity.passed for parity in parities) else EXIT_CHECK_FAILED
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("gconet parity", "Compare bundles with the eager FP32 network they were built from, on photos.",
+                    EPILOG)  # fmt: skip
+    parser.add_argument("--bundle", action="append", type=Path, metavar="B",
+                        help=f"bundle to check; repeatable (default: {DEFAULT_BUNDLE})")  # fmt: skip
+    parser.add_argument("--all", type=Path, metavar="DIR", help="build every target and precision that runs here in "
+                        "this folder, keep those that are there, check them, and say why not of the rest")  # fmt: skip
+    parser.add_argument("--calibration", type=Path, metavar="DIR", help="with --all: groups of photos that narrow "
+                        "precisions are calibrated on (default: the example photos)")  # fmt: skip
+    parser.add_argument("--checkpoint", metavar="F", help="what the bundles were built from (default: the weights that "
+                        "ship)")  # fmt: skip
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of photos (default: the example photos)")
+    parser.add_argument("--gt", type=Path, metavar="DIR", help="their truths, the same tree: also compare MAE, F, E "
+                        "and S, every group in one piece")  # fmt: skip
+    parser.add_argument("--bisect", action="store_true", help="find the first layer whose error jumps")
+    parser.add_argument("--scan", action="store_true", help="find the first layer with a NaN or an infinity")
+    parser.add_argument("--device", default="auto", help="where to run the engines: auto, cpu, cuda, cuda:N "
+                        "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="F", help="write the figures to this file")
+    parser.add_argument("--html", type=Path, metavar="F", help="write a page with tables and the worst photo")
+    return parser.parse_args(arguments)
+
+
+def _check(bundles: Sequence[Bundle], options: argparse.Namespace, request: ParityRequest) -> list[BundleParity]:
+    """Check bundle by bundle; whatever can be refused is refused before the first."""
+    names = [bundle.folder.name for bundle in bundles]
+    if len(set(names)) < len(names):
+        raise UsageError(f"bundles of the same name cannot be told apart in the report: {', '.join(sorted(names))}")
+    problems = [why_not_readable(bundle) for bundle in bundles] if request.bisect or request.scan else []
+    if problems and all(problems):
+        raise TargetError(str(problems[0]))
+    models = [reference_network(bundle.manifest, options.checkpoint) for bundle in bundles]
+    reference = EagerReference(models[0], read_photos(options.images))  # of one checkpoint, so of one network
+    sessions = [open_session(bundle, options.device, None) for bundle in bundles]
+    parities = []
+    for bundle in bundles:
+        session = sessions.pop(0)  # so that its memory is free when the next is measured
+
+        def progress(step: str, name: str = bundle.folder.name) -> None:
+            print(f"{name}: {step}" if len(bundles) > 1 else step, file=sys.stderr)
+
+        parities.append(check_bundle(bundle, session, reference, request, progress))
+    return parities
+
+
+def _print(parity: BundleParity) -> None:
+    manifest = parity.bundle.manifest
+    print(f"{parity.bundle.folder}: {manifest.target} {manifest.precision} against eager PyTorch fp32")
+    print(parity_table(parity.rows))
+    if parity.metrics:
+        print(metric_table(parity.metrics, parity.metric_limits))
+    if parity.layers_missing:
+        print(f"layers not looked at: {parity.layers_missing}")
+    if parity.layers and parity.bisected:
+        print(bisection_text(parity.layers))
+    if parity.layers and parity.scanned:
+        print(scan_verdict(parity.layers))
+
+
+def _document(
+    documents: Sequence[dict[str, Any]], not_run: dict[str, str], environment: dict[str, Any]
+) -> dict[str, Any]:
+    """A single bundle's figures stand at the top level, as they always did; `bundles` has all in any case."""
+    return {
+        **(documents[0] if len(documents) == 1 else {}),
+        "passed": all(document["passed"] for document in documents),
+        "bundles": list(documents),
+        **({"not_run": not_run} if not_run else {}),
+        "environment": environment,
+    }

@@ -7,15 +7,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from gconet.engines.gpu_generations import GENERATIONS, GPU_PRECISIONS, table, verdict
 from gconet.engines.installed import installed_version, onnxruntime_conflict
 from gconet.engines.registry import TARGETS, choose_target, get_target
 from gconet.engines.target import Target
+from gconet.engines.tensorrt_gpu import present_gpus
 from gconet.runtime.command_line import EXIT_DONE, Parser
 from gconet.runtime.errors import TargetError
 
 DISTRIBUTIONS = (
     "gconet-deploy", "numpy", "pillow", "torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
-    "openvino", "tensorrt", "tensorrt-rtx-cu12-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu12", "polygraphy", "pycuda",
+    "openvino", "tensorrt", "tensorrt-rtx-cu12-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu12", "cuda-bindings",
+    "polygraphy", "pycuda",
 )  # fmt: skip
 BUILD_DISTRIBUTIONS = ("torch", "safetensors", "onnx", "onnxscript")
 
@@ -46,8 +49,15 @@ def main(arguments: Sequence[str]) -> int:
     versions = {name: installed_version(name) for name in DISTRIBUTIONS}
     reports = examine_targets()
     conflict = onnxruntime_conflict()
+    gpus = present_gpus()
     if options.json:
-        document = {"packages": versions, "targets": [asdict(report) for report in reports], "conflict": conflict}
+        document = {
+            "packages": versions,
+            "targets": [asdict(report) for report in reports],
+            "conflict": conflict,
+            "gpus": [asdict(gpu) for gpu in gpus],
+            "gpu_support": table(),
+        }
         print(json.dumps(document, indent=2))
         return EXIT_DONE
 
@@ -59,10 +69,39 @@ def main(arguments: Sequence[str]) -> int:
         precisions = ", ".join(report.precisions) or "-"
         print(f"  {report.target} ({precisions})")
         print(f"    build  {report.build_problem or 'yes'}\n    run    {report.run_problem or 'yes'}")
+    print("\nNVIDIA GPUs: " + (", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in gpus) or "none here"))
+    print("\n".join(f"  {line}" for line in support_lines()))
     print(f"\n{_auto_line(reports)}")
     if conflict:
         print(f"wheel conflict: {conflict}")
     return EXIT_DONE
+
+
+def support_lines() -> list[str]:
+    """What NVIDIA's GPU generations can run, as a table with numbered notes below it."""
+    notes: list[str] = []
+    lines = []
+    for generation in GENERATIONS:
+        cells = []
+        for target, precisions in GPU_PRECISIONS.items():
+            for precision in precisions:
+                found = verdict(generation.compute_capabilities[0], target, precision)
+                if found.reason and found.reason not in notes:
+                    notes.append(found.reason)
+                note = f" {notes.index(found.reason) + 1}" if found.reason else ""
+                cells.append(f"{'yes' if found.works else 'no'}{note}")
+        capabilities = ", ".join(generation.compute_capabilities)
+        lines.append(_row(f"{generation.name} ({generation.examples}), {capabilities}", cells))
+    targets = [
+        target if column == 0 else "" for target, kinds in GPU_PRECISIONS.items() for column in range(len(kinds))
+    ]
+    columns = [precision for kinds in GPU_PRECISIONS.values() for precision in kinds]
+    numbered = [f"{number} {note}" for number, note in enumerate(notes, start=1)]
+    return [_row("what each generation can run (CUDA)", targets), _row("", columns), *lines, *numbered]
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"{name:<44}{''.join(f'{cell:<8}' for cell in cells)}".rstrip()
 
 
 def _build_problem(target: Target) -> str | None:

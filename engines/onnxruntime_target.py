@@ -20,7 +20,7 @@ class OnnxRuntimeTarget:
     """Builds for ONNX Runtime's CPU provider; see `Target`."""
 
     name = "onnxruntime"
-    precisions = ("fp32",)
+    precisions = ("fp32", "int8")
     packages = ("onnxruntime",)
     compute_capabilities = ()
     typed_graph = True
@@ -45,17 +45,16 @@ class OnnxRuntimeTarget:
         return None
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
-        """Write `detect.onnx` with constants folded and operators fused.
+        """Write `detect.onnx` with constants folded and what is redundant taken out.
 
-        Optimisations that suit one CPU only (such as blocked layouts) are left to the session that loads it, so that
-        the file runs on any machine.
+        Fused operators and blocked layouts suit one kind of processor, so they are left to the session that loads it.
         """
         import onnx.inliner
 
         ort = import_or_explain("onnxruntime", self.packages)
         path = folder / "detect.onnx"
         options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
         with tempfile.TemporaryDirectory() as scratch:

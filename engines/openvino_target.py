@@ -20,10 +20,10 @@ class OpenVinoTarget:
     """Builds OpenVINO IR; see `Target`."""
 
     name = "openvino"
-    precisions = ("fp32", "bf16")
+    precisions = ("fp32", "bf16", "int8")
     packages = ("openvino",)
     compute_capabilities = ()
-    typed_graph = False  # bf16 is the plugin's own doing, asked for when the IR is compiled
+    typed_graph = False  # bf16 is the plugin's own doing, asked for when the IR is compiled; int8 is in the graph
 
     def version(self) -> str:
         """Version of OpenVINO."""
@@ -44,7 +44,7 @@ class OpenVinoTarget:
         return None if DEVICE in ov.Core().available_devices else "OpenVINO finds no CPU plugin: reinstall openvino"
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
-        """Write `detect.xml` and `detect.bin`, weights in fp32, the group axis dynamic."""
+        """Write `detect.xml` and `detect.bin`, weights in fp32 or as the graph has them, the group axis dynamic."""
         import onnx.inliner
 
         ov = import_or_explain("openvino", self.packages)

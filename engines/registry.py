@@ -11,11 +11,13 @@ from gconet.runtime.errors import TargetError, UsageError
 TARGETS: Mapping[str, str] = {
     "openvino": "gconet.engines.openvino_target:OpenVinoTarget",
     "onnxruntime": "gconet.engines.onnxruntime_target:OnnxRuntimeTarget",
+    "tensorrt": "gconet.engines.tensorrt_target:TensorRtTarget",
     "tensorrt-rtx": "gconet.engines.tensorrt_rtx_target:TensorRtRtxTarget",
 }
 
-# Fastest first, of those the runtime can run. OpenVINO uses the bf16 units of recent CPUs, ONNX Runtime does not.
-AUTO_ORDER = ("openvino", "onnxruntime")
+# Fastest first, of those the runtime can run. TensorRT tunes its kernels on the GPU itself, RTX compiles them for it;
+# OpenVINO uses the bf16 units of recent CPUs, ONNX Runtime does not.
+AUTO_ORDER = ("tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
 
 
 def get_target(name: str) -> Target:

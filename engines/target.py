@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from gconet.engines.gpu_generations import why_not
+from gconet.engines.plan_options import DEFAULT_PLAN, PlanOptions
+from gconet.engines.tensorrt_products import check_plan_options
 from gconet.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,11 +25,13 @@ class EngineSpec:
     precision : "fp32", "bf16", "fp16" or "int8"; must be one of the target's.
     max_group : largest group that is verified, at least 1; a plan takes no larger one.
     compute_capabilities : NVIDIA GPUs a plan is for, such as "8.9"; empty leaves the target's default.
+    plan : how a TensorRT plan is built.
     """
 
     precision: str
     max_group: int
     compute_capabilities: tuple[str, ...] = ()
+    plan: PlanOptions = DEFAULT_PLAN
 
     def __post_init__(self) -> None:
         if self.max_group < 1:
@@ -69,11 +75,17 @@ def check_spec(target: Target, spec: EngineSpec) -> None:
         raise UsageError(
             f"target {target.name} builds {', '.join(target.precisions)}, not {spec.precision}: change --precision"
         )
+    check_plan_options(target.name, spec)
     if spec.compute_capabilities and not target.compute_capabilities:
         raise UsageError(f"--compute-capability is for TensorRT plans, not for target {target.name}: leave it out")
     for capability in spec.compute_capabilities:
         if capability not in target.compute_capabilities:
             raise UsageError(
                 f"compute capability {capability!r}: target {target.name} builds for "
-                f"{', '.join(target.compute_capabilities)}"
+                f"{', '.join(target.compute_capabilities)}{_why(capability, target.name, spec.precision)}"
             )
+
+
+def _why(capability: str, target: str, precision: str) -> str:
+    problem = why_not(capability, target, precision) if re.fullmatch(r"\d+\.\d", capability) else None
+    return f": {problem}" if problem else ""

@@ -49,9 +49,10 @@ class FoldedAffinity(nn.Module):
         self.affinity: Callable[[Tensor, Tensor, Tensor], Tensor] = group_affinity  # or another form of the operator
         channels = gam.query.in_channels
         merged = merge_projections(gam)
-        self.query = nn.Conv2d(channels, channels, 1)
-        self.pixel_bias = nn.Conv2d(channels, 1, 1, bias=False)
-        self.output = nn.Linear(channels, channels)
+        dtype = gam.query.weight.dtype
+        self.query = nn.Conv2d(channels, channels, 1, dtype=dtype)
+        self.pixel_bias = nn.Conv2d(channels, 1, 1, bias=False, dtype=dtype)
+        self.output = nn.Linear(channels, channels, dtype=dtype)
         with torch.no_grad():
             self.query.weight.copy_(merged.weight[..., None, None])
             _bias(self.query).copy_(merged.bias)
@@ -89,7 +90,7 @@ class FoldedAverage(nn.Module):
 
     def forward(self, features: Tensor) -> GroupConsensus:
         """Attention and consensus as `AveragePooling` gives them."""
-        attention, consensus = AveragePooling()(features.float())
+        attention, consensus = AveragePooling()(features.to(torch.promote_types(features.dtype, torch.float32)))
         return GroupConsensus(attention, consensus if self.factor == 1 else consensus * self.factor)
 
     def absorb(self, features: float, consensus: float) -> None:

@@ -47,10 +47,9 @@ def depthwise_correlation(features: Tensor, consensus: Tensor) -> Tensor:
     return features * consensus
 
 
-GROUP_AFFINITY = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+GROUP_AFFINITY = """
 GroupAffinity (query, key, pixel_bias) => (attention)
-{{
+{
     pixel_axes = Constant <value_ints = [0, 0, -1]> ()
     first = Constant <value_ints = [0]> ()
     second = Constant <value_ints = [1]> ()
@@ -70,21 +69,21 @@ GroupAffinity (query, key, pixel_bias) => (attention)
     flat_attention = Softmax <axis = -1> (logits)
     shape = Shape (pixel_bias)
     attention = Reshape (flat_attention, shape)
-}}
+}
 """
 
-DEPTHWISE_CORRELATION = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+DEPTHWISE_CORRELATION = """
 DepthwiseCorrelation (features, consensus) => (correlated)
-{{
+{
     correlated = Mul (features, consensus)
-}}
+}
 """
 
 
-def functions() -> list[onnx.FunctionProto]:
-    """The model-local functions, to be appended to a graph that uses the operators."""
-    return [onnx.parser.parse_function(text) for text in (GROUP_AFFINITY, DEPTHWISE_CORRELATION)]
+def functions(opset: int = OPSET) -> list[onnx.FunctionProto]:
+    """The model-local functions, to be appended to a graph of this opset that uses the operators."""
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
+    return [onnx.parser.parse_function(header + text) for text in (GROUP_AFFINITY, DEPTHWISE_CORRELATION)]
 
 
 def _node(name: str, inputs: tuple[Tensor, ...], like: Tensor) -> Tensor:

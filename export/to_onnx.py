@@ -19,6 +19,7 @@ from gconet.export.precision import lower
 from gconet.runtime.preprocess import FloatArray, Preprocessing
 from gconet.train.model import GCoNet
 
+BF16_OPSET = 22  # the first whose convolution takes bfloat16
 TRACED_GROUP = 3  # any number above 1: 0 and 1 would be taken for constants
 
 
@@ -46,6 +47,7 @@ def export_detect(
 
 def export_network(network: InferenceNetwork, size: int) -> onnx.ModelProto:
     """Export an inference network as it is; see `export_detect`."""
+    opset = BF16_OPSET if any(parameter.dtype == torch.bfloat16 for parameter in network.parameters()) else OPSET
     images = torch.zeros(TRACED_GROUP, 3, size, size)
     with _quiet():
         program = torch.onnx.export(
@@ -54,13 +56,13 @@ def export_network(network: InferenceNetwork, size: int) -> onnx.ModelProto:
             input_names=["images"],
             output_names=["maps"],
             dynamic_shapes=({0: torch.export.Dim("group", min=1)},),
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
         )
     if program is None:
         raise RuntimeError("the exporter returned no program")
     graph = program.model_proto
-    graph.functions.extend(functions())
+    graph.functions.extend(functions(opset))
     if DOMAIN not in {opset.domain for opset in graph.opset_import}:
         graph.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     graph.producer_name = "gconet-deploy"

@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, Command] = {
     "ablate": Command("gconet.bench.ablation:main", "train", "train and score it with its modules switched on and off"),
     "convert": Command("gconet.train.convert:main", "build", "turn the authors' .pth into our .safetensors"),
     "evaluate": Command("gconet.bench.accuracy:main", "", "score a folder of maps against the truth: MAE, F, E, S"),
+    "audit": Command("gconet.export.audit_command:main", "build", "show what half precision does to a checkpoint"),
+    "sensitivity": Command("gconet.export.sensitivity:main", "build", "show what INT8 costs, layer by layer"),
     "parity": Command("gconet.bench.parity:main", "build", "compare a bundle's answers with the eager network's"),
     "bench": Command("gconet.bench.latency:main", "", "measure latency of bundles, interleaved"),
     "doctor": Command("gconet.engines.doctor:main", "", "show what is installed and which targets work here"),
@@ -36,7 +38,7 @@ COMMANDS: Mapping[str, Command] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Dispatch to a subcommand and return its exit code."""
-    listing = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
+    listing = "\n".join(f"  {name:<13}{command.summary}" for name, command in COMMANDS.items())
     parser = Parser(
         "gconet",
         "Find the object that a group of photos shares.",

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("photos", nargs="+", metavar="PHOTOS", help="photos, or folders of photos")
     parser.add_argument("--bundle", default="build/gconet.gconet", help="bundle to run (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("maps"), help="output folder (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto or cpu (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     parser.add_argument("--overwrite", action="store_true", help="replace maps that exist already")
     parser.add_argument("--skip-existing", action="store_true", help="leave out groups whose maps all exist already")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.errors import PhotoError, UsageError
 from gconet.runtime.photos import read_photo
 from gconet.runtime.preprocess import SIZE_STEP, FloatArray, Photo, resize_map, to_input
-from gconet.runtime.session import Session, open_session
+from gconet.runtime.session import DeviceSession, Session, open_session
+
+if TYPE_CHECKING:
+    from gconet.runtime.device_arrays import DeviceArray
 
 # Of the affinity between all C5 pixels of a group, in float32: half of a common machine's 16 GB, and 228 photos at 224
 # pixels. An engine that runs out of memory may take the process with it, so larger ones are not tried.
@@ -54,6 +58,35 @@ class Detector:
         maps = self.session.infer({"images": to_input(arrays, self.bundle.manifest.preprocessing)})["maps"]
         return [resize_map(saliency[0], *array.shape[:2]) for saliency, array in zip(maps, arrays, strict=True)]
 
+    def detect_on_device(self, images: object, maps: object | None = None) -> DeviceArray:
+        """Run a group whose network input lies on the GPU already; nothing is copied, and nothing waited for.
+
+        Parameters
+        ----------
+        images : (N, 3, S, S) float32, C-contiguous, on the GPU of `load`'s device: what `preprocess.to_input` makes of
+            N photos, S being the size there. A tensor of PyTorch or CuPy, a PyCUDA `GPUArray` in the primary context,
+            or anything else with DLPack or `__cuda_array_interface__`. Leave it unchanged until the maps are computed.
+        maps : such an array of (N, 1, S, S) to write to; None for new memory. Giving the same arrays again is fastest.
+
+        Returns
+        -------
+        (N, 1, S, S) float32 in [0, 1], at the network's size, perhaps still being computed: `torch.from_dlpack`,
+        `cupy.from_dlpack` and others wait for it on the GPU; see `DeviceArray`.
+
+        Raises
+        ------
+        UsageError
+            If an array is not as above, the group too large, or the engine runs on the CPU.
+        TargetError
+            If the engine fails.
+        """
+        if not isinstance(self.session, DeviceSession):
+            raise UsageError(
+                f"{self.bundle.folder} runs on the CPU: build it for a GPU, `gconet build --target tensorrt`"
+            )
+        outputs = None if maps is None else {"maps": maps}
+        return self.session.infer_device({"images": images}, outputs)["maps"]
+
     def check_count(self, count: int) -> None:
         """Raise UsageError if a group of `count` photos is empty or more than the plan, or memory, has room for."""
         if count < 1:
@@ -76,14 +109,24 @@ class Detector:
             )
 
 
-def load(bundle: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Detector:
+def load(
+    bundle: str | os.PathLike[str],
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    cuda_graphs: bool = True,
+    provider: str = "cuda",
+) -> Detector:
     """Open a bundle and load its engine.
 
     Parameters
     ----------
     bundle : folder made by `gconet build`.
-    device : "auto" or "cpu".
+    device : "cpu", "cuda" or "cuda:1"; "auto" is where the build measured it: the CPU for targets openvino and
+        onnxruntime, the first GPU for tensorrt and tensorrt-rtx.
     threads : for CPU engines; None leaves the choice to the engine.
+    cuda_graphs : for TensorRT: launch repeated work as CUDA graphs.
+    provider : for target onnxruntime on a GPU: "cuda" or "tensorrt", which compiles at the first call, for minutes.
 
     Raises
     ------
@@ -92,12 +135,12 @@ def load(bundle: str | os.PathLike[str], device: str = "auto", threads: int | No
     TargetError
         If this machine cannot run its engine.
     UsageError
-        If `threads` is below 1.
+        If `threads` is below 1, or there is no such provider.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
     opened = open_bundle(bundle)
-    return Detector(opened, open_session(opened, device, threads))
+    return Detector(opened, open_session(opened, device, threads, cuda_graphs, provider))
 
 
 def _as_array(photo: str | os.PathLike[str] | Photo, index: int) -> Photo:

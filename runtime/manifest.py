@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,14 @@ from gconet.runtime.preprocess import Preprocessing
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
+WEIGHTS_NAME = "weights.onnx"  # what a weight-stripped plan is refitted from
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TYPES: Mapping[str, type] = {
     **dict.fromkeys(("model", "target", "precision", "target_version", "created"), str),
     **dict.fromkeys(("max_group", "opset"), int),
-    **dict.fromkeys(("architecture", "checkpoint", "parity", "latency", "tools"), dict),
+    **dict.fromkeys(("architecture", "checkpoint", "parity", "latency", "tools", "audit", "plan_options"), dict),
+    "weights_stripped": bool,
 }
 
 
@@ -49,6 +51,10 @@ class Manifest:
     parity, latency : what was measured at build, or `{"not_measured": reason}`.
     tools : versions of the libraries that took part.
     created : ISO 8601, UTC.
+    profiles : of a plan: (smallest, usual, largest) group of each optimisation profile, ascending, without overlap.
+    weights_stripped : whether a plan must be refitted from the bundle's `WEIGHTS_NAME` before it runs.
+    audit : of a plan: share of the convolutions' operations by type, and in what the figures are counted.
+    plan_options : how a plan was built, such as whether other versions of TensorRT may run it.
     """
 
     target: str
@@ -66,6 +72,10 @@ class Manifest:
     latency: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     model: str = "GCoNet"
+    profiles: tuple[tuple[int, int, int], ...] = ()
+    weights_stripped: bool = False
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    plan_options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as it is written."""
@@ -94,16 +104,30 @@ class Manifest:
             values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
             values["files"] = {name: _file_entry(name, entry) for name, entry in values["files"].items()}
             values["compute_capabilities"] = tuple(values.get("compute_capabilities", ()))
+            values["profiles"] = _profiles(values.get("profiles", ()))
             for key, expected in TYPES.items():
                 if key in values and not isinstance(values[key], expected):
                     raise TypeError(f"{key} is {values[key]!r}")
             if values["max_group"] < 1:
                 raise ValueError(f"max_group {values['max_group']!r} is no group size")
+            if values.get("weights_stripped") and WEIGHTS_NAME not in values["files"]:
+                raise ValueError(f"its plan is stripped of weights, and it has no {WEIGHTS_NAME}")
             return Manifest(**values)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise BundleError(
                 f"{where} has a damaged {MANIFEST_NAME} ({error!r}): build it again with `gconet build`"
             ) from error
+
+
+def _profiles(document: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
+    profiles: list[tuple[int, int, int]] = []
+    for smallest, usual, largest in document:
+        if not all(type(size) is int for size in (smallest, usual, largest)):
+            raise TypeError(f"profile {(smallest, usual, largest)} has no three group sizes")
+        if not (profiles[-1][2] if profiles else 0) < smallest <= usual <= largest:
+            raise ValueError(f"profile {(smallest, usual, largest)} is no range of groups above those before it")
+        profiles.append((smallest, usual, largest))
+    return tuple(profiles)
 
 
 def _file_entry(name: str, entry: Mapping[str, Any]) -> FileEntry:

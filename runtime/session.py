@@ -1,24 +1,60 @@
-"""What every engine looks like to the detector, and which class runs which target."""
+"""What every engine looks like to the detector, which class runs which target, and on what devices."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gconet.runtime.bundle import Bundle
-from gconet.runtime.errors import TargetError
+from gconet.runtime.errors import TargetError, UsageError
+
+if TYPE_CHECKING:
+    from gconet.runtime.device_arrays import DeviceArray
+    from gconet.runtime.tensorrt_library import Product
 
 Tensors = Mapping[str, NDArray[np.float32]]
+Provider = Literal["cuda", "tensorrt"]
 
 # target -> "module:Class", imported on demand so that one engine never needs another's libraries.
 SESSIONS: Mapping[str, str] = {
     "onnxruntime": "gconet.runtime.onnxruntime_session:OnnxRuntimeSession",
     "openvino": "gconet.runtime.openvino_session:OpenVinoSession",
+    "tensorrt": "gconet.runtime.tensorrt_session:TensorRtSession",
+    "tensorrt-rtx": "gconet.runtime.tensorrt_session:TensorRtSession",
 }
+
+# target -> kinds of device it runs on; the first is what "auto" means, and where a build measures parity and latency.
+DEVICES: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("cpu", "cuda"),
+    "openvino": ("cpu",),
+    "tensorrt": ("cuda",),
+    "tensorrt-rtx": ("cuda",),
+}
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How to run an engine.
+
+    Attributes
+    ----------
+    device, device_index : "cpu", or "cuda" and the number of the GPU.
+    threads : of the CPU; None leaves the choice to the engine.
+    cuda_graphs : whether TensorRT launches repeated work as CUDA graphs.
+    provider : what ONNX Runtime uses a GPU by.
+    """
+
+    device: str = "cpu"
+    device_index: int = 0
+    threads: int | None = None
+    cuda_graphs: bool = True
+    provider: Provider = "cuda"
 
 
 class Session(Protocol):
@@ -35,29 +71,80 @@ class Session(Protocol):
         """Map `images` (N, 3, S, S) float32 to `maps` (N, 1, S, S) float32 in [0, 1]."""
 
 
-def open_session(bundle: Bundle, device: str, threads: int | None) -> Session:
-    """Load a bundle's engine.
+@runtime_checkable
+class DeviceSession(Session, Protocol):
+    """A session that also takes and gives arrays on its GPU, without a copy."""
+
+    def infer_device(
+        self, inputs: Mapping[str, object], outputs: Mapping[str, object] | None = None
+    ) -> Mapping[str, DeviceArray]:
+        """Run one group on arrays that lie on the GPU.
+
+        Parameters
+        ----------
+        inputs : `images` (N, 3, S, S) float32, C-contiguous; of any library that speaks DLPack or
+            `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA). It must not be written to before the answer is there.
+        outputs : `maps` (N, 1, S, S) float32 to write to; None for new memory.
+
+        Returns
+        -------
+        `maps`, perhaps still being computed; see `DeviceArray`.
+
+        Raises
+        ------
+        UsageError
+            If an array is not as above or lies elsewhere, the group is too large, or the session runs on the CPU.
+        TargetError
+            If the engine fails.
+        """
+
+
+def open_session(
+    bundle: Bundle, device: str, threads: int | None, cuda_graphs: bool = True, provider: str = "cuda"
+) -> Session:
+    """Load a bundle's engine; for the arguments see `SessionOptions`, `device` is as in `load`.
 
     Raises
     ------
     TargetError
         If this machine, or this version of the runtime, cannot run the bundle's target.
+    UsageError
+        If there is no such provider.
     """
     target = bundle.manifest.target
     if target not in SESSIONS:
         raise TargetError(f"{bundle.folder} cannot run here: {why_not_runnable(target)}")
-    if device not in ("auto", "cpu"):
-        raise TargetError(f"target {target} runs on device auto or cpu, not {device!r}")
+    if provider not in ("cuda", "tensorrt"):
+        raise UsageError(f"ONNX Runtime's provider is cuda or tensorrt, not {provider!r}")
+    kind, index = _parse_device(target, device)
+    options = SessionOptions(kind, index, threads, cuda_graphs, cast(Provider, provider))
     module, _, name = SESSIONS[target].partition(":")
-    session: Session = getattr(importlib.import_module(module), name)(bundle, threads)
+    session: Session = getattr(importlib.import_module(module), name)(bundle, options)
     return session
 
 
-def why_not_runnable(target: str) -> str:
-    """Why no session exists for `target`, and what to do."""
+def why_not_runnable(target: str) -> str | None:
+    """None if engines of `target` can run here, else what is missing and what to do; loads libraries to find out."""
+    if target not in SESSIONS:
+        return f"target {target!r} is unknown to this version: update gconet-deploy"
     if target.startswith("tensorrt"):
-        return (
-            f"a {target} plan needs an NVIDIA GPU and this version's runtime has no session for it yet; "
-            "build for this machine with `gconet build --target auto`"
-        )
-    return f"target {target!r} is unknown to this version: update gconet-deploy"
+        from gconet.runtime.tensorrt_engine import open_gpu
+
+        try:
+            open_gpu(cast("Product", target), 0)
+        except TargetError as error:
+            return f"a {target} plan needs an NVIDIA GPU and its libraries: {error}"
+    return None
+
+
+def _parse_device(target: str, device: str) -> tuple[str, int]:
+    kinds = DEVICES[target]
+    if device == "auto":
+        return kinds[0], 0
+    match = re.fullmatch(r"(cpu)|(cuda)(?::(\d+))?", device)
+    kind = (match[1] or match[2]) if match else None
+    if match and kind in kinds:
+        return kind, int(match[3] or 0)
+    *others, last = ["auto", *(name for kind in kinds for name in ((kind, "cuda:N") if kind == "cuda" else (kind,)))]
+    mend = "; for a GPU, build with `gconet build --target tensorrt`" if kind == "cuda" else ""
+    raise TargetError(f"target {target} runs on device {', '.join(others)} or {last}, not {device!r}{mend}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from gconet.bench.reference import EXAMPLES
 from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
 from gconet.engines.registry import get_target
 from gconet.engines.target import EngineSpec
+from gconet.export.graphs import make_graph
 from gconet.export.operators import OPSET
-from gconet.export.to_onnx import export_detect
 from gconet.runtime.errors import TargetError
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.photos import read_photo
 from gconet.runtime.preprocess import Photo, Preprocessing
 from gconet.train.checkpoint import Checkpoint, CheckpointInfo, random_checkpoint
 from gconet.train.model import Architecture, GCoNet
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, so not in the tests that need it
 
 TINY = Architecture(encoder_channels=(4, 6, 8, 12, 16), decoder_channels=4, classes=5)
 TINY_SIZE = 64
@@ -48,9 +52,7 @@ def tiny_network(tiny_checkpoint: Checkpoint) -> GCoNet:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(
-    tiny_checkpoint: Checkpoint, tiny_network: GCoNet, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, str], Path]:
+def tiny_bundle(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """Bundles of the tiny network by (target, precision); built once, not to be altered."""
     built: dict[tuple[str, str], Path] = {}
 
@@ -59,7 +61,7 @@ def tiny_bundle(
         if key not in built:
             target = get_target(target_name)
             spec = EngineSpec(precision, TINY_MAX_GROUP)
-            graph = export_detect(tiny_network, TINY_SIZE, precision if target.typed_graph else "fp32")
+            graph = make_graph(tiny_checkpoint, precision, target, None)
             out = tmp_path_factory.mktemp("bundles") / f"{target_name}-{precision}.gconet"
             with staged_bundle(out) as folder:
                 files = describe_files(target.build(graph, spec, folder))
@@ -96,12 +98,17 @@ def shared() -> Path:
     return SHARED
 
 
-def require_tensorrt_rtx() -> None:
-    """Skip where the wheels, made for Linux on x86-64, are not installed."""
+def require_target(name: str) -> None:
+    """Skip where a target's library, or the GPU it builds on, is missing."""
     try:
-        get_target("tensorrt-rtx").version()
+        get_target(name).version()
     except TargetError as error:
         pytest.skip(str(error))
+
+
+def require_tensorrt_rtx() -> None:
+    """Skip where the wheels, made for Linux on x86-64, are not installed."""
+    require_target("tensorrt-rtx")
 
 
 @pytest.fixture

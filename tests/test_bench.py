@@ -17,6 +17,7 @@ from gconet.bench.reference import eager_maps, extend_photos, reference_network
 from gconet.bench.timing import WARM_UP_ROUNDS, Timing, time_interleaved
 from gconet.bench.tolerances import TOLERANCES, Tolerance, tolerance
 from gconet.engines.registry import TARGETS, get_target
+from gconet.export import typed_parity
 from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import run
 from gconet.runtime.errors import CheckpointError, UsageError
@@ -56,7 +57,7 @@ def test_every_engine_the_runtime_runs_has_a_tolerance_with_a_reason() -> None:
     for target in SESSIONS:
         for precision in get_target(target).precisions:
             assert tolerance(target, precision).reason
-    assert all(target in TARGETS for target, _ in TOLERANCES)
+    assert {target for target, _ in TOLERANCES} == {*TARGETS, typed_parity.TARGET}
     with pytest.raises(UsageError, match=r"bench/tolerances\.py"):
         tolerance("openvino", "fp8")
 

@@ -66,6 +66,25 @@ def test_an_engine_outside_the_tolerance_is_not_published(
     assert "outside the tolerance" in capsys.readouterr().err
 
 
+def test_an_engine_outside_the_tolerance_is_published_when_that_is_allowed(
+    build: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(tolerances.TOLERANCES, ("onnxruntime", "fp32"), IMPOSSIBLE)  # type: ignore[misc]
+    assert build("--target", "onnxruntime", "--allow-parity-failure") == 0
+    manifest = open_bundle(tmp_path / "out" / "tiny.gconet").manifest
+    assert (manifest.parity["passed"], manifest.parity["allowed"]) == (False, True)
+    assert manifest.latency["rows"]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gconet: ")]
+    assert "outside the tolerance" in warning
+
+
+def test_what_passes_is_not_marked_as_allowed(build: Callable[..., int], tmp_path: Path) -> None:
+    assert build("--target", "onnxruntime", "--allow-parity-failure") == 0
+    parity = open_bundle(tmp_path / "out" / "tiny.gconet").manifest.parity
+    assert parity["passed"]
+    assert "allowed" not in parity
+
+
 def test_auto_precision_goes_on_to_fp32_and_says_so(
     build: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,7 +123,24 @@ def test_a_plan_is_built_but_not_claimed_to_be_measured(
     assert (manifest.precision, manifest.compute_capabilities) == ("fp16", ("7.5", "8.9"))
     assert "not_measured" in manifest.parity
     assert "not_measured" in manifest.latency
+    graph = manifest.parity["graph"]  # what the CPU can tell of it
+    assert graph["passed"]
+    assert [row["group"] for row in graph["rows"]] == [1, 2, 5]
+    assert 0 < graph["rows"][0]["mean_abs"] < 2e-3
     assert "gconet detect" not in capsys.readouterr().out
+
+
+def test_a_plan_whose_graph_is_outside_the_tolerance_is_not_published(
+    build: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_tensorrt_rtx()
+    monkeypatch.setitem(tolerances.TOLERANCES, ("pytorch", "fp16"), IMPOSSIBLE)  # type: ignore[misc]
+    assert build("--target", "tensorrt-rtx") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "in fp16 the graph is outside the tolerance" in capsys.readouterr().err
+    assert build("--target", "tensorrt-rtx", "--allow-parity-failure") == 0
+    graph = open_bundle(tmp_path / "out" / "tiny.gconet").manifest.parity["graph"]
+    assert (graph["passed"], graph["allowed"]) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +148,9 @@ def test_a_plan_is_built_but_not_claimed_to_be_measured(
     [
         (["--target", "abacus"], "abacus"),
         (["--precision", "fp8"], "fp8"),
-        (["--target", "onnxruntime", "--precision", "int8"], "builds fp32"),
+        (["--target", "onnxruntime", "--precision", "bf16"], "builds fp32, int8"),
+        (["--calibration", "absent"], "no photo or folder at absent"),
+        (["--precision", "int8", "--calibration", str(REPOSITORY / "export")], "no photos in"),
         (["--max-group", "0"], "at least 1"),
         (["--max-group", "many"], "at least 1"),
         (["--size", "100"], "multiple of 16"),

@@ -166,6 +166,14 @@ def test_audit_of_a_half_graph(tiny_network: GCoNet, groups: list[FloatArray]) -
     assert sum(full.operations.values()) > 2 * 3 * 9 * 4 * TINY_SIZE**2
 
 
+def test_a_bfloat16_graph_passes_the_checker_at_the_opset_that_has_it(
+    tiny_network: GCoNet, groups: list[FloatArray]
+) -> None:
+    graph = export_detect(tiny_network, TINY_SIZE, "bf16", groups)
+    assert {entry.domain: entry.version for entry in graph.opset_import}[""] == 22
+    assert audit_graph(graph).share("bf16") > 0.5
+
+
 def test_full_width_is_half_in_all_but_a_thousandth(tiny_network: GCoNet) -> None:
     """Shapes alone decide the share, so untrained weights will do."""
     widths = (64, 128, 256, 512, 512)

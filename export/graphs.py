@@ -1,0 +1,47 @@
+"""Which graph an engine is built from: the one place where precision decides what is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+from tqdm import tqdm
+
+from gconet.engines.target import Target
+from gconet.export.calibration import read_calibration
+from gconet.export.quantise import prepare, quantise
+from gconet.export.to_onnx import export_detect
+from gconet.train.checkpoint import Checkpoint
+
+TYPED = ("fp16", "bf16")  # precisions that are types in the graph, where a target does not lower it itself
+
+# Targets whose 8-bit activations may be unsigned: for what is never negative that is a whole bit more.
+TAKES_UNSIGNED: Mapping[str, bool] = {
+    "openvino": True,  # its integer convolutions multiply unsigned by signed, and what is signed is converted
+    "onnxruntime": True,  # the same; and a ReLU is part of the rounding then, else it stands between two convolutions
+    "tensorrt": False,  # knows signed integers only; unsigned ones it reads as signed, saying so in its log alone
+    "tensorrt-rtx": False,
+}
+
+
+def make_graph(checkpoint: Checkpoint, precision: str, target: Target, calibration: Path | None) -> onnx.ModelProto:
+    """The graph `images` → `maps` that `target` builds an engine of `precision` from.
+
+    Parameters
+    ----------
+    calibration : folder of groups of photos on which fp16, bf16 and int8 measure activations; None for the examples.
+
+    Raises
+    ------
+    PhotoError
+        If photos are needed and the folder is missing, or holds none that can be read.
+    """
+    model, preprocessing = checkpoint.network(), checkpoint.info.preprocessing
+    if precision == "int8":
+        groups = read_calibration(calibration, preprocessing)
+        with tqdm(total=len(groups), desc="calibration", unit="group", disable=None, leave=False) as bar:
+            return quantise(prepare(model, groups, TAKES_UNSIGNED[target.name], bar.update))
+    if precision in TYPED and target.typed_graph:
+        return export_detect(model, preprocessing.size, precision, read_calibration(calibration, preprocessing))
+    return export_detect(model, preprocessing.size)

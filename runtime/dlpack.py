@@ -1,0 +1,109 @@
+"""DLPack capsules, read and made with ctypes: the structures of dlpack.h before version 1.0, which all libraries take.
+
+A capsule that is read here is left unclaimed: it owns its tensor, and gives it back when the capsule is collected.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import pythonapi
+from dataclasses import dataclass
+from typing import Any
+
+NAME = b"dltensor"
+CPU, CUDA, CUDA_MANAGED = 1, 2, 13  # DLDeviceType
+FLOAT = 2  # DLDataTypeCode
+
+
+class _Device(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_int32), ("index", ctypes.c_int32))
+
+
+class _DataType(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", _Device),
+        ("ndim", ctypes.c_int32),
+        ("dtype", _DataType),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),  # null if C-contiguous
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+_Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _ManagedTensor(ctypes.Structure):
+    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter))
+
+
+# Capsules are passed as addresses: one that is being destroyed must not be referenced anew.
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", pythonapi))
+_get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", pythonapi))
+_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, _Destructor)(("PyCapsule_New", pythonapi))
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """What a capsule holds.
+
+    Attributes
+    ----------
+    pointer : address of the first element.
+    shape : of any rank.
+    strides : in elements.
+    dtype : (code, bits, lanes) as dlpack.h has them; float32 is (2, 32, 1).
+    device : (type, index).
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None
+    dtype: tuple[int, int, int]
+    device: tuple[int, int]
+
+
+def read_capsule(capsule: Any) -> TensorView:
+    """Look into a capsule, which must be kept for as long as the memory is used; raises ValueError if it is none."""
+    if not _is_valid(id(capsule), NAME):
+        raise ValueError("its __dlpack__ returned no capsule of an unversioned DLPack tensor")
+    tensor = _ManagedTensor.from_address(_get_pointer(id(capsule), NAME)).tensor
+    rank = range(tensor.ndim)
+    return TensorView(
+        (tensor.data or 0) + tensor.byte_offset,
+        tuple(tensor.shape[axis] for axis in rank),
+        tuple(tensor.strides[axis] for axis in rank) if tensor.strides else None,
+        (tensor.dtype.code, tensor.dtype.bits, tensor.dtype.lanes),
+        (tensor.device.type, tensor.device.index),
+    )
+
+
+_exported: dict[int, tuple[_ManagedTensor, Any, object]] = {}  # what consumers have not given back yet, by address
+
+
+def make_capsule(pointer: int, shape: tuple[int, ...], device: tuple[int, int], owner: object) -> object:
+    """A capsule of C-contiguous float32 memory that keeps `owner` alive until its consumer is done with it."""
+    sizes = (ctypes.c_int64 * len(shape))(*shape)
+    tensor = _Tensor(pointer, _Device(*device), len(shape), _DataType(FLOAT, 32, 1), sizes, None, 0)
+    managed = _ManagedTensor(tensor, None, _delete)
+    address = ctypes.addressof(managed)
+    _exported[address] = managed, sizes, owner
+    return _new(address, NAME, _destroy)
+
+
+def _forget(address: int) -> None:
+    _exported.pop(address, None)
+
+
+def _forget_unclaimed(capsule: int) -> None:
+    if _is_valid(capsule, NAME):  # a consumer would have renamed it
+        _forget(_get_pointer(capsule, NAME))
+
+
+_delete, _destroy = _Deleter(_forget), _Destructor(_forget_unclaimed)

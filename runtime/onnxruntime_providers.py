@@ -1,0 +1,87 @@
+"""ONNX Runtime's execution providers: which to ask for, and making sure that they are the ones that run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from types import ModuleType
+from typing import Any
+
+from gconet.runtime.bundle import Bundle
+from gconet.runtime.errors import BundleError, TargetError, one_line
+from gconet.runtime.session import SessionOptions
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+INSTALL_GPU = (
+    "pip install 'onnxruntime-gpu[cuda,cudnn]' (CUDA 13; for a driver of CUDA 12 'onnxruntime-gpu[cuda,cudnn]==1.26.*')"
+)
+USUAL_GROUP = 5  # what the TensorRT provider chooses kernels for
+
+
+def create_session(ort: ModuleType, bundle: Bundle, options: SessionOptions) -> Any:
+    """Load a bundle's `.onnx` on the device that was asked for, and on no other.
+
+    Raises
+    ------
+    TargetError
+        If ONNX Runtime lacks the provider, or could not start it, in which case it would go on with the CPU.
+    BundleError
+        If it cannot load the graph.
+    """
+    wanted = CPU if options.device == "cpu" else TENSORRT if options.provider == "tensorrt" else CUDA
+    hints = ""
+    if wanted != CPU:
+        if bundle.manifest.precision == "int8":  # its integer convolutions are made for the CPU, and would run there
+            raise TargetError(
+                f"{bundle.folder} runs on the CPU only: for a GPU, `gconet build --target tensorrt --precision int8`"
+            )
+        if wanted not in ort.get_available_providers():
+            raise TargetError(
+                f"{bundle.folder} cannot run on the GPU: the installed ONNX Runtime {ort.__version__} has no {wanted}: "
+                f"pip uninstall -y onnxruntime onnxruntime-gpu, then {INSTALL_GPU}"
+            )
+        hints = _preload_libraries(ort)
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3  # errors only: warnings about unused initialisers help nobody
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    path = bundle.file(".onnx")
+    try:
+        # With a fallback it would print, not raise, and run on the CPU.
+        session = ort.InferenceSession(path, settings, providers=_providers(wanted, bundle, options), enable_fallback=0)
+    except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
+        if wanted != CPU and any(word in str(error) for word in ("CUDA", "cuda", "Provider", "TensorRT")):
+            raise TargetError(_not_started(bundle, ort, wanted, options, one_line(error))) from error
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {path}: {one_line(error)}") from error
+    if session.get_providers()[0] != wanted:
+        raise TargetError(_not_started(bundle, ort, wanted, options, hints or "it was left out without a word"))
+    return session
+
+
+def _providers(wanted: str, bundle: Bundle, options: SessionOptions) -> list[Any]:
+    """The provider that was asked for, first, and those it needs for what is not its own, such as shapes."""
+    gpu = {"device_id": str(options.device_index)}
+    cuda = (CUDA, gpu | {"use_tf32": "0"})  # fp32 means fp32: TF32 keeps 10 bits of the mantissa
+    if wanted == CPU:
+        return [CPU]
+    if wanted == CUDA:
+        return [cuda, CPU]
+    size, largest = bundle.manifest.preprocessing.size, bundle.manifest.max_group
+    groups = {"min": 1, "opt": min(USUAL_GROUP, largest), "max": largest}
+    shapes = {f"trt_profile_{key}_shapes": f"images:{count}x3x{size}x{size}" for key, count in groups.items()}
+    return [(TENSORRT, gpu | shapes), cuda, CPU]
+
+
+def _preload_libraries(ort: ModuleType) -> str:
+    """Load CUDA and cuDNN from NVIDIA's wheels, if there; what it says of failures, which it prints, in one line."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        getattr(ort, "preload_dlls", lambda: None)()
+    return one_line(RuntimeError(said.getvalue())) if said.getvalue().strip() else ""
+
+
+def _not_started(bundle: Bundle, ort: ModuleType, wanted: str, options: SessionOptions, why: str) -> str:
+    return (
+        f"{bundle.folder} cannot run on GPU {options.device_index}: {wanted} of ONNX Runtime {ort.__version__} did not "
+        f"start ({why}): see `nvidia-smi` for the driver's CUDA, and {INSTALL_GPU}"
+    )
