@@ -108,7 +108,7 @@ class Judge:
 def _mask_iou(found: FloatArray, wanted: FloatArray) -> float:
     masks = found >= 0.5, wanted >= 0.5
     union = np.count_nonzero(masks[0] | masks[1])
-    return np.count_nonzero(masks[0] & masks[1]) / union if union else 1.0
+    return float(np.count_nonzero(masks[0] & masks[1]) / union) if union else 1.0
 
 
 def _read_grey(path: Path) -> Grey:

@@ -24,8 +24,10 @@ from gconet.export.sensitivity_judge import Judge, read_judged_groups
 from gconet.export.sensitivity_sweep import Bench
 from gconet.runtime import load, open_bundle
 from gconet.runtime.command_line import run
+from gconet.runtime.errors import TargetError
 from gconet.runtime.photos import read_photo
 from gconet.runtime.preprocess import Photo, Preprocessing, to_input
+from gconet.runtime.session import open_session
 from gconet.train.checkpoint import SHIPPED, Checkpoint, read_checkpoint, save_checkpoint
 from gconet.train.model import GCoNet
 
@@ -72,6 +74,12 @@ def test_openvino_multiplies_integers(tiny_bundle: Bundles, tiny_checkpoint: Che
     graph = make_graph(tiny_checkpoint, "int8", get_target("openvino"), None).graph
     quantised = [tensor for tensor in graph.initializer if tensor.name.endswith(".weight_quantized")]
     assert len([name for name in types if name in ("i8", "u8")]) == len(quantised) > 30
+
+
+def test_onnxruntime_does_not_take_it_to_a_gpu_that_would_hand_it_back(tiny_bundle: Bundles) -> None:
+    bundle = open_bundle(tiny_bundle("onnxruntime", "int8"))
+    with pytest.raises(TargetError, match="runs on the CPU only: for a GPU, `gconet build --target tensorrt"):
+        open_session(bundle, "cuda", None)
 
 
 def test_tensorrt_rtx_takes_the_signed_graph(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
