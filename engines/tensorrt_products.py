@@ -62,7 +62,7 @@ TENSORRT = Product(
     refit_flag="REFIT_IDENTICAL",  # plain REFIT, for other weights, loses biases in TensorRT 11.3 by its release notes
     has_timing_cache=True,
     refused={},
-    note="the index is NVIDIA's: what PyPI itself has under this name is a stub without the library",
+    note="which fetches the library from NVIDIA; where it cannot, see docs.nvidia.com/deeplearning/tensorrt",
 )
 
 TENSORRT_RTX = Product(

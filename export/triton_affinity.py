@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from gconet.engines.installed import import_or_explain
 from gconet.export.operators import group_affinity
@@ -50,7 +51,7 @@ def fused_group_affinity(query: Tensor, key: Tensor, pixel_bias: Tensor) -> Tens
 
 # Opaque to `torch.compile`, unlike a `triton_op`: there is nothing to fuse into the kernel, and the interpreter's
 # kernels cannot be traced.
-@torch.library.custom_op("gconet::group_affinity", mutates_args=())
+@custom_op("gconet::group_affinity", mutates_args=())
 def _fused(query: Tensor, key: Tensor, pixel_bias: Tensor) -> Tensor:
     _check(query, key, pixel_bias)
     import_or_explain("triton", ("triton",))

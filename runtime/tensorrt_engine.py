@@ -16,7 +16,7 @@ from gconet.runtime.tensorrt_library import NAMES, Product, collecting_logger, l
 from gconet.runtime.tensorrt_profiles import Profile, read_profiles
 
 INPUT, OUTPUT = "images", "maps"
-TENSORRT_OF_VERSION = "pip install tensorrt=={} --extra-index-url https://pypi.nvidia.com"
+TENSORRT_OF_VERSION = "pip install tensorrt=={}"
 OLDEST_CAPABILITY = (7, 5)  # Turing; TensorRT 8.6 was the last for Pascal
 
 

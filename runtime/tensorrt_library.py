@@ -21,7 +21,7 @@ RTX_LIBRARIES = "onnxruntime-ep-nv-tensorrt-rtx-cu12"
 
 NAMES: dict[Product, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
 INSTALL: dict[Product, str] = {
-    "tensorrt": "pip install tensorrt --extra-index-url https://pypi.nvidia.com",  # PyPI has only its stub
+    "tensorrt": "pip install tensorrt",
     "tensorrt-rtx": f"pip install {RTX_BINDINGS} {RTX_LIBRARIES}",
 }
 

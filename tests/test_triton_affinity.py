@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.library import opcheck
 
 from gconet.export.inference import FoldedAffinity, InferenceNetwork
 from gconet.export.operators import DOMAIN, group_affinity
@@ -203,7 +204,7 @@ def test_network_with_the_fused_affinity_equals_the_plain_one(tiny_network: GCoN
 
 def test_operator_keeps_pytorchs_rules_for_custom_operators() -> None:
     inputs = make_inputs(2, (20, 4, 5), torch.float32, torch.float32)
-    torch.library.opcheck(torch.ops.gconet.group_affinity.default, inputs)
+    opcheck(torch.ops.gconet.group_affinity.default, inputs)
 
 
 @torch.inference_mode()
