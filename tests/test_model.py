@@ -12,6 +12,7 @@ from gconet.train.losses import (
     LossWeights,
     attention_loss,
     collaborating_loss,
+    crossed_map_loss,
     gconet_losses,
     pixel_loss,
     soft_iou_loss,
@@ -178,6 +179,32 @@ def test_the_pixel_loss_counts_for_every_side_map(tiny_network: GCoNet) -> None:
     expected = 2 * sum(pixel_loss(maps, truth) for maps in outputs.side_maps)
     torch.testing.assert_close(with_it.saliency - without.saliency, expected)
     torch.testing.assert_close(with_it.total - without.total, expected)
+
+
+def test_crossed_maps_want_the_other_groups_object_or_nothing(tiny_network: GCoNet) -> None:
+    outputs = tiny_network.training_outputs(IMAGES, finest=2, crossed=True)
+    assert [maps.shape for maps in outputs.side_maps] == [(4, 1, 64, 64)] * 3
+    assert [maps.shape for maps in outputs.crossed_maps] == [(4, 1, 64, 64)] * 2
+    swapped = tiny_network.training_outputs(IMAGES[[2, 3, 0, 1]], finest=3, crossed=True)
+    torch.testing.assert_close(swapped.crossed_maps[1], outputs.crossed_maps[1][[2, 3, 0, 1]])
+    truth = torch.zeros(4, 1, 64, 64)
+    truth[0, :, :20] = 1
+    for reduction in ("sum", "mean"):
+        assert crossed_map_loss(truth, truth, reduction).item() == pytest.approx(0, abs=1e-6)
+    assert crossed_map_loss(truth[:1], truth[1:2]).item() == pytest.approx(100 * 20 / 64)  # BCE alone, clamped at 100
+    labels = torch.tensor([0, 0, 1, 1])
+    without, with_it = (
+        gconet_losses(outputs, truth, labels, LossWeights(crossed=weight), crossed_truth=truth) for weight in (0, 2)
+    )
+    expected = 2 * sum(crossed_map_loss(maps, truth) for maps in outputs.crossed_maps)
+    torch.testing.assert_close(with_it.total - without.total, expected)
+
+
+@torch.inference_mode()
+def test_coarse_maps_are_those_of_their_level(tiny_network: GCoNet) -> None:
+    sides = tiny_network.training_outputs(torch.cat([IMAGES[:2]] * 2)).side_maps
+    for level, side in zip((4, 3, 2, 1), sides, strict=True):
+        torch.testing.assert_close(tiny_network.coarse_maps(IMAGES[:2], level), side[:2], atol=1e-5, rtol=1e-4)
 
 
 def test_initialisation_is_the_same_for_the_same_seed_only(tiny_network: GCoNet) -> None:

@@ -19,17 +19,18 @@ from shapes import make_cutouts, make_data
 
 from gconet.runtime.errors import CheckpointError
 from gconet.train import train_command
-from gconet.train.checkpoint import load_checkpoint, read_checkpoint
+from gconet.train.checkpoint import CheckpointInfo, load_checkpoint, read_checkpoint
 from gconet.train.config import Augmentation, TrainingConfig
-from gconet.train.groups import read_groups
+from gconet.train.groups import LabelledGroup, hold_out, read_groups
 from gconet.train.interruption import Interruption
-from gconet.train.loop import learning_rate, rescale_consensus
-from gconet.train.losses import soft_iou_loss
+from gconet.train.loop import learning_rate, make_optimizer, rescale_consensus, train
+from gconet.train.losses import LossWeights, gconet_losses, soft_iou_loss
 from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
 from gconet.train.observer import Observer
 from gconet.train.pairs import PairDataset
 from gconet.train.processes import Processes
 from gconet.train.train_command import run_training
+from gconet.train.training_state import TrainingState
 
 SMALL = Architecture(encoder_channels=(8, 12, 16, 24, 32), decoder_channels=12)
 EVERYTHING = ("conv",)  # every encoder layer learns
@@ -76,9 +77,13 @@ def test_a_run_leaves_checkpoints_a_log_and_pictures(config: TrainingConfig) -> 
     assert list((config.out / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.parametrize("ours", [False, True], ids=["paper", "all options"])
 def test_a_stopped_run_goes_on_to_the_bit(
-    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainingConfig, ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if ours:
+        config = dataclasses.replace(config, informed_start=True, average=3, levels=(3, 3, 1), gam_rate=0.1,
+                                     weights=LossWeights(crossed=0.5, pixel=1.0))  # fmt: skip
     assert run_training(config) == 0
     stopped = dataclasses.replace(config, out=tmp_path / "stopped")
     with monkeypatch.context() as patch:
@@ -185,8 +190,6 @@ def test_one_pair_of_groups_can_be_learned_by_heart(data: Path) -> None:
     batch = PairDataset(groups, config, 1)[0]
     model = initialise(GCoNet(dataclasses.replace(SMALL, classes=2)), seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    from gconet.train.losses import LossWeights, gconet_losses
-
     loss = 1.0
     for _ in range(300):
         outputs = model.training_outputs(batch.images)
@@ -201,7 +204,7 @@ def test_one_pair_of_groups_can_be_learned_by_heart(data: Path) -> None:
 
 def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
     """DistributedDataParallel over gloo: each process takes one of the two pairs of a step."""
-    arguments = [*_two_pairs(data), "--learning-rate", "1e-3"]
+    arguments = [*_two_pairs(data), "--learning-rate", "1e-3", "--levels", "3", "1", "1"]
     module = ["-m", "gconet.train.train_command", *arguments, "--out"]
     single, double = ([*command, *module] for command in ([sys.executable], TWO_PROCESSES))
     for command in ([*single, str(tmp_path / "one")], [*double, str(tmp_path / "two")]):
@@ -259,6 +262,41 @@ def _distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
     return sum(float((first[name] - second[name]).square().sum()) for name in first) ** 0.5
 
 
+def test_finer_levels_wait_for_their_part_of_the_run(config: TrainingConfig) -> None:
+    config = dataclasses.replace(config, levels=(3, 1), steps=2, sizes=(32,), validate_every=1)
+    model = initialise(GCoNet(dataclasses.replace(SMALL, classes=4)), config.seed)
+    waiting = {name: p.clone() for name, p in model.named_parameters() if name.startswith("decoder.levels.")}
+    state = _state(model, config)
+    for step, learned in ((1, {"4", "3"}), (2, {"4", "3", "2", "1"})):
+        train(model, *_groups(config), step, state, None, dataclasses.replace(config, steps=2), Interruption())
+        changed = {name.split(".")[2] for name, p in model.named_parameters()
+                   if name in waiting and not torch.equal(p, waiting[name])}  # fmt: skip
+        assert changed == learned
+
+
+def test_checkpoints_hold_the_running_mean(config: TrainingConfig) -> None:
+    model = GCoNet(SMALL)
+    state = _state(model, config)
+    bias = model.decoder.top[0].bias
+    for value in (1.0, 2.0, 6.0, 6.0):
+        torch.nn.init.constant_(bias, value)
+        state.step += 1
+        state.update_average(3)
+    state.save()
+    exported = weights(config.out)["decoder.top.0.bias"]
+    torch.testing.assert_close(exported, torch.full_like(exported, (1 + 2 + 6) / 3 * 2 / 3 + 6 / 3))
+
+
+def _state(model: GCoNet, config: TrainingConfig) -> TrainingState:
+    info = CheckpointInfo(model.architecture)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return TrainingState(config.out, model, make_optimizer(model, config), scaler, info, "{}", config.sizes[-1])
+
+
+def _groups(config: TrainingConfig) -> tuple[list[LabelledGroup], list[LabelledGroup]]:
+    return hold_out(read_groups(config.data), config.hold_out)
+
+
 @torch.inference_mode()
 def test_consensus_survives_a_change_of_input_size() -> None:
     """Features repeated over twice the height and width are the same evidence four times."""
@@ -273,6 +311,8 @@ def test_consensus_survives_a_change_of_input_size() -> None:
 def test_schedule_and_growth() -> None:
     config = TrainingConfig(Path(), Path(), schedule="cosine", sizes=(112, 160, 224))
     assert [config.size_at(step, 9) for step in (0, 2, 3, 5, 6, 8)] == [112, 112, 160, 160, 224, 224]
+    coarse_first = dataclasses.replace(config, levels=(3, 1))
+    assert [coarse_first.level_at(step, 9) for step in (0, 4, 5, 8)] == [3, 3, 1, 1]
     assert learning_rate(config, 0, 10) == pytest.approx(1e-4)
     assert learning_rate(config, 5, 10) == pytest.approx(5e-5)
     assert learning_rate(TrainingConfig(Path(), Path()), 9, 10) == 1e-4

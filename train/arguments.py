@@ -56,16 +56,26 @@ def add_training_arguments(parser: Parser) -> None:
     recipe.add_argument(
         "--sizes", type=_size, nargs="+", default=list(default.sizes), help="input sizes for equal parts of the run"
     )
+    recipe.add_argument(
+        "--levels", type=int, choices=[1, 2, 3, 4], nargs="+", default=list(default.levels),
+        help="finest decoder levels to train in equal parts of the run; the last is 1",
+    )  # fmt: skip
     recipe.add_argument("--pairs-per-step", type=positive, default=1, help="pairs averaged for a step (%(default)s)")
     recipe.add_argument(
         "--learning-rate", type=positive_float, default=default.learning_rate, help="of Adam (%(default)s)"
     )
     recipe.add_argument("--schedule", choices=["constant", "cosine"], default="constant", help="(%(default)s)")
     recipe.add_argument("--warm-up", type=_whole, default=0, metavar="STEPS", help="over which the rate rises")
+    recipe.add_argument("--average", type=_whole, default=default.average, metavar="STEPS",
+                        help="keep a running mean of the weights over about so many steps (off)")  # fmt: skip
+    recipe.add_argument("--informed-start", action="store_true",
+                        help="start from statistics of training photos: encoder layers of unit size, a GAM that "
+                        "compares whitened features")  # fmt: skip
     for name, text in (
         ("collaborating", "of the crossed pairs"),
         ("classification", "of the group labels"),
         ("attention", "of attention that is not on the shared object"),
+        ("crossed", "of coarse maps drawn with the other group's consensus"),
         ("pixel", "of a cross-entropy beside the soft IoU; keeps logits within bounds"),
     ):
         recipe.add_argument(f"--{name}-loss", type=_weight, default=getattr(default.weights, name), metavar="WEIGHT",
@@ -74,6 +84,8 @@ def add_training_arguments(parser: Parser) -> None:
                         help="encoder layers that learn, by prefix (conv5.conv5_3)")  # fmt: skip
     recipe.add_argument("--encoder-rate", type=positive_float, default=default.encoder_rate,
                         help="relative rate (%(default)s)")  # fmt: skip
+    recipe.add_argument("--gam-rate", type=positive_float, default=default.gam_rate,
+                        help="relative rate of the GAM (%(default)s)")  # fmt: skip
     augmentation = parser.add_argument_group("augmentation; the first two are the paper's")
     augmentation.add_argument("--no-flip", action="store_true")
     for name, type_, text in (
@@ -107,15 +119,19 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
                          "together at most 1")  # fmt: skip
     if o.scale[0] > o.scale[1]:
         raise UsageError(f"--scale {o.scale[0]} {o.scale[1]}: the smallest zoom comes first")
+    if o.levels[-1] != 1:
+        raise UsageError(f"--levels {' '.join(map(str, o.levels))}: the last part trains level 1, which is the answer")
     return TrainingConfig(
         **{
             key: getattr(o, key)
             for key in ("data", "out", "cutouts", "vgg", "group_size", "small_groups", "epochs", "steps", "schedule",
                         "pairs_per_step", "learning_rate", "warm_up", "encoder_rate", "seed", "device", "arithmetic",
-                        "channels_last", "workers", "validate_every", "picture_every", "save_every")
+                        "channels_last", "workers", "average", "informed_start", "gam_rate",
+                        "validate_every", "picture_every", "save_every")
         },
         hold_out=tuple(o.hold_out),
         sizes=tuple(o.sizes),
+        levels=tuple(o.levels),
         trainable_encoder=tuple(o.trainable_encoder),
         architecture=Architecture(gam=not o.no_gam, gcm=not o.no_gcm, acm=not o.no_acm),
         augmentation=Augmentation(
@@ -127,6 +143,7 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
             classification=o.classification_loss,
             pixel=o.pixel_loss,
             attention=o.attention_loss,
+            crossed=o.crossed_loss,
         ),
     )  # fmt: skip
 

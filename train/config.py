@@ -59,11 +59,17 @@ class TrainingConfig:
     epochs : how often each group is the first of a pair.
     steps : optimizer steps; 0 stands for `epochs`.
     sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
+    levels : finest decoder level to train in equal parts of the run, coarse first for the same reason: two thirds of a
+        step's arithmetic are spent on level 1, which draws borders. The last one is 1, the answer.
     learning_rate, betas : of Adam.
     schedule : "constant", or "cosine" down to 0.
     warm_up : steps over which the rate rises from near 0.
+    average : of how many steps, about, the weights are a running mean in checkpoints and for scores; 0 keeps the last.
+    informed_start : scale the encoder's layers and set the GAM up by statistics of training photos, see
+        `informed_start.py`.
     trainable_encoder : encoder layers that learn, by prefix; all others are frozen.
     encoder_rate : their learning rate relative to the rest.
+    gam_rate : the same of the GAM's.
     arithmetic : of the forward pass; losses are fp32.
     """
 
@@ -81,12 +87,16 @@ class TrainingConfig:
     epochs: int = 50
     steps: int = 0
     sizes: tuple[int, ...] = (224,)
+    levels: tuple[int, ...] = (1,)
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     schedule: Literal["constant", "cosine"] = "constant"
     warm_up: int = 0
+    average: int = 0
+    informed_start: bool = False
     trainable_encoder: tuple[str, ...] = ("conv5.conv5_3",)
     encoder_rate: float = 0.01
+    gam_rate: float = 1.0
     arithmetic: Arithmetic = "fp32"
     channels_last: bool = False
     device: str = "cpu"
@@ -102,4 +112,12 @@ class TrainingConfig:
 
     def size_at(self, step: int, steps: int) -> int:
         """Input size of a step."""
-        return self.sizes[min(step * len(self.sizes) // steps, len(self.sizes) - 1)]
+        return _part(self.sizes, step, steps)
+
+    def level_at(self, step: int, steps: int) -> int:
+        """Finest decoder level trained in a step."""
+        return _part(self.levels, step, steps)
+
+
+def _part(values: tuple[int, ...], step: int, steps: int) -> int:
+    return values[min(step * len(values) // steps, len(values) - 1)]

@@ -36,9 +36,9 @@ class PairLoss(nn.Module):
         self.model = model
         self.weights = weights
 
-    def forward(self, images: Tensor, truth: Tensor, crossed_truth: Tensor, labels: Tensor) -> Losses:
-        """Losses in float32, whatever the network's arithmetic."""
-        outputs = self.model.training_outputs(images)
+    def forward(self, images: Tensor, truth: Tensor, crossed_truth: Tensor, labels: Tensor, finest: int) -> Losses:
+        """Losses in float32, whatever the network's arithmetic, of decoder levels 4 to `finest`."""
+        outputs = self.model.training_outputs(images, finest, crossed=self.weights.crossed > 0)
         with torch.autocast(images.device.type, enabled=False):
             return gconet_losses(outputs, truth, labels, self.weights, crossed_truth=crossed_truth)
 
@@ -50,10 +50,13 @@ def freeze(model: GCoNet, trainable_encoder: Sequence[str]) -> None:
 
 
 def make_optimizer(model: GCoNet, config: TrainingConfig) -> torch.optim.Adam:
-    """Adam over what is trainable; the encoder learns at its own rate."""
-    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
-    rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.") and p.requires_grad]
-    groups = [{"params": rest, "factor": 1.0}, {"params": encoder, "factor": config.encoder_rate}]
+    """Adam over what is trainable; the encoder and the GAM learn at their own rates."""
+    factors = {"encoder.": config.encoder_rate, "gam.": config.gam_rate, "": 1.0}
+    shares: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in factors}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            shares[next(prefix for prefix in factors if name.startswith(prefix))].append(parameter)
+    groups = [{"params": shares[prefix], "factor": factor} for prefix, factor in factors.items()]
     return torch.optim.Adam([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
 
 
@@ -84,15 +87,18 @@ def train(
     pair_loss: nn.Module = PairLoss(model, config.weights)
     if processes.count > 1:
         # The two heads that training may lack, and frozen layers, have no gradients to wait for.
-        pair_loss = DistributedDataParallel(pair_loss, broadcast_buffers=False)
+        coarse = max(config.levels) > 1  # finer levels have none then
+        pair_loss = DistributedDataParallel(pair_loss, broadcast_buffers=False, find_unused_parameters=coarse)
     batches = _batches(dataset, state.step, processes, config)
     local_pairs = config.pairs_per_step // processes.count
 
     while state.step < steps and not processes.any(stop.requested, device):
         size = config.size_at(state.step, steps)
         if size != state.size:
-            rescale_consensus(model, state.size, size)
+            for network in (model, *state.averages()):
+                rescale_consensus(network, state.size, size)
             state.size = size
+        finest = config.level_at(state.step, steps)
         model.train()
         rate = learning_rate(config, state.step, steps)
         for group in state.optimizer.param_groups:
@@ -105,23 +111,24 @@ def train(
                 batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
             last = pair == local_pairs - 1
             with _no_sync(pair_loss, not last), autocast(config):
-                losses = pair_loss(*batch)
+                losses = pair_loss(*batch, finest)
                 state.scaler.scale(losses.total / local_pairs).backward()
             total += torch.stack([loss.detach() for loss in losses]) / local_pairs
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1
+        state.update_average(config.average)
         if processes.count > 1:
             dist.all_reduce(total)
             total /= processes.count
         if observer:
             observer.step(state.step, total.tolist(), rate)
             if state.step % config.validate_every == 0 or state.step == steps:
-                scores = validate(model, held_out, size, config)
-                state.note_validation(scores, final=size == config.sizes[-1])
+                scores = validate(state.scored, held_out, size, config, finest)
+                state.note_validation(scores, final=size == config.sizes[-1] and finest == 1)
                 observer.validation(state.step, scores)
             if state.step % config.picture_every == 0:
-                observer.picture(state.step, model, held_out or groups, size, config)
+                observer.picture(state.step, state.scored, held_out or groups, size, config, finest)
             if state.step % config.save_every == 0 and state.step < steps:
                 state.save()
     if observer:

@@ -22,7 +22,8 @@ class LossWeights:
     The others are ours. `pixel` weighs a cross-entropy beside the soft IoU, which alone is best served by logits
     without bound, and those no engine of less precision can follow. `attention` asks the GAM to look at the shared
     object: on little data the decoder else learns to do without a consensus that is of no use yet, and then nothing
-    makes it useful.
+    makes it useful. `crossed` weighs the coarse maps that the decoder draws with the other group's consensus: they must
+    show that group's object, or nothing. The GCM asks the same of a head of its own, which the answer does not use.
     """
 
     saliency: float = 1.0
@@ -30,11 +31,12 @@ class LossWeights:
     classification: float = 3.0
     pixel: float = 0.0
     attention: float = 0.0
+    crossed: float = 0.0
 
 
 class Losses(NamedTuple):
     """Weighted scalar losses; `total` is their sum. A head that lacks gives 0; `saliency` includes the pixel loss,
-    `collaborating` the attention loss.
+    `collaborating` the losses of attention and of crossed maps.
     """
 
     total: Tensor
@@ -52,13 +54,16 @@ def soft_iou_loss(maps: Tensor, truth: Tensor, reduction: Literal["sum", "mean"]
     ----------
     maps, truth : (N, 1, H, W) in [0, 1].
     """
+    per_image = 1 - _soft_iou(maps, truth)
+    return per_image.sum() if reduction == "sum" else per_image.mean()
+
+
+def _soft_iou(maps: Tensor, truth: Tensor) -> Tensor:
     intersection = (maps * truth).sum(dim=(1, 2, 3))
     union = maps.sum(dim=(1, 2, 3)) + truth.sum(dim=(1, 2, 3)) - intersection
     # An all-black map of an all-black truth is a perfect answer, not 0 / 0.
     tiny = torch.finfo(union.dtype).tiny
-    iou = torch.where(union > 0, intersection / union.clamp(min=tiny), torch.ones_like(union))
-    per_image = 1 - iou
-    return per_image.sum() if reduction == "sum" else per_image.mean()
+    return torch.where(union > 0, intersection / union.clamp(min=tiny), torch.ones_like(union))
 
 
 def pixel_loss(maps: Tensor, truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
@@ -104,6 +109,20 @@ def collaborating_loss(crossed_logits: Tensor, truth: Tensor, crossed_truth: Ten
     return ((1 - torch.exp(-cross_entropy)) ** FOCAL_GAMMA * cross_entropy).mean()
 
 
+def crossed_map_loss(maps: Tensor, crossed_truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
+    """Cross-entropy of maps drawn with the other group's consensus, and their soft IoU where its object is in view.
+
+    Parameters
+    ----------
+    maps : (N, 1, H, W) in [0, 1].
+    crossed_truth : (N, 1, H, W) masks of the other group's object, empty where a photo does not show it.
+    """
+    shows = crossed_truth.amax(dim=(1, 2, 3)) > 0.5  # an empty truth has the same IoU with every map: none
+    per_image = shows * (1 - _soft_iou(maps, crossed_truth))
+    iou_loss = per_image.sum() if reduction == "sum" else per_image.mean()
+    return pixel_loss(maps, crossed_truth, reduction) + iou_loss
+
+
 def gconet_losses(
     outputs: TrainingOutputs,
     truth: Tensor,
@@ -134,6 +153,10 @@ def gconet_losses(
         )
     if weights.attention:
         collaborating = collaborating + weights.attention * attention_loss(outputs.attention, truth, reduction)
+    if outputs.crossed_maps and weights.crossed:
+        nothing = torch.zeros_like(truth) if crossed_truth is None else crossed_truth
+        terms = [crossed_map_loss(maps, nothing, reduction) for maps in outputs.crossed_maps]
+        collaborating = collaborating + weights.crossed * sum(terms, zero)
     if outputs.class_logits is not None:
         classification = weights.classification * F.cross_entropy(outputs.class_logits, labels)
     return Losses(saliency + collaborating + classification, saliency, collaborating, classification)

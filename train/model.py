@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)  # VGG-16, configuration D of Simonyan & Zisserman
 STRIDE = 16  # of the last encoder block
+FINEST_CROSSED = 3  # decoder level: which object is meant is decided above it, finer ones draw its border
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class TrainingOutputs(NamedTuple):
     Attributes
     ----------
     side_maps : maps (2N, 1, H, W) in [0, 1] of decoder levels 4, 3, 2, 1, enlarged to the input size.
+    crossed_maps : the same of levels 4 and 3 with the other group's consensus; empty unless asked for.
     attention : (2N, 1, h, w), each photo summing to 1; uniform without GAM.
     crossed_logits : (4N, 1, H, W) logits of the GCM; photos with their own group's consensus come first, then photos
         with the other group's, whose truth is empty. None without GCM.
@@ -80,6 +82,7 @@ class TrainingOutputs(NamedTuple):
     """
 
     side_maps: list[Tensor]
+    crossed_maps: list[Tensor]
     attention: Tensor
     crossed_logits: Tensor | None
     class_logits: Tensor | None
@@ -193,18 +196,20 @@ class Decoder(nn.Module):
     def _top_down(self) -> list[tuple[int, DecoderLevel]]:
         return [(int(name), cast(DecoderLevel, level)) for name, level in self.levels.items()]
 
-    def pyramid(self, features: list[Tensor], correlated: Tensor) -> list[Tensor]:
-        """Return the decoder features of levels 4, 3, 2, 1, each (N, D, H_k, W_k)."""
+    def pyramid(self, features: list[Tensor], correlated: Tensor, finest: int = 1) -> list[Tensor]:
+        """Return the decoder features of levels 4, 3, … to `finest`, each (N, D, H_k, W_k)."""
         p = self.top(correlated)  # N, D, h, w
         outputs = []
         for k, level in self._top_down():
+            if k < finest:
+                break
             p = level(p, features[k - 1])
             outputs.append(p)
         return outputs
 
     def side_logits(self, pyramid: list[Tensor]) -> list[Tensor]:
-        """Logits (N, 1, H_k, W_k) of every side head, levels 4, 3, 2, 1."""
-        return [level.side(p) for (_, level), p in zip(self._top_down(), pyramid, strict=True)]
+        """Logits (N, 1, H_k, W_k) of the side heads of a pyramid's levels."""
+        return [level.side(p) for (_, level), p in zip(self._top_down(), pyramid, strict=False)]
 
     def forward(self, features: list[Tensor], correlated: Tensor) -> Tensor:
         """Return the logits (N, 1, H, W) of level 1, the answer."""
@@ -245,16 +250,25 @@ class GCoNet(nn.Module):
         """Maps (N, 1, H, W) in [0, 1] of encoder features against a consensus (1, C, 1, 1)."""
         return self.decoder(features, depthwise_correlation(features[-1], consensus)).sigmoid()
 
+    def coarse_maps(self, images: Tensor, finest: int) -> Tensor:
+        """Maps (N, 1, H, W) in [0, 1] of one group, read off decoder level `finest`; level 1's are the answer."""
+        features = self.encoder(images)
+        correlated = depthwise_correlation(features[-1], self.gam(features[-1]).consensus)
+        logits = self.decoder.side_logits(self.decoder.pyramid(features, correlated, finest))[-1]
+        return upsample(logits.float().sigmoid(), images.shape[2:])
+
     def consensus(self, images: Tensor) -> GroupConsensus:
         """Attention and consensus of one group of images (N, 3, H, W)."""
         return self.gam(self.encoder(images)[-1])
 
-    def training_outputs(self, images: Tensor) -> TrainingOutputs:
+    def training_outputs(self, images: Tensor, finest: int = 1, crossed: bool = False) -> TrainingOutputs:
         """Outputs for the losses of [3.2–3.5], for two groups of N images each, one after the other.
 
         Parameters
         ----------
         images : (2N, 3, H, W), normalised as for `forward`.
+        finest : the last decoder level to compute; levels below it are not trained.
+        crossed : also the coarse maps with the other group's consensus.
 
         Raises
         ------
@@ -269,17 +283,22 @@ class GCoNet(nn.Module):
         consensus = [group.consensus for group in pooled]
         attention = torch.cat([group.attention for group in pooled]).float()
         own = torch.cat([depthwise_correlation(first, consensus[0]), depthwise_correlation(second, consensus[1])])
-        logits = self.decoder.side_logits(self.decoder.pyramid(features, own))
-        # In float32 also under autocast: in bf16 a sigmoid above 0.998 is 1 and has no gradient.
-        side_maps = [upsample(side.float().sigmoid(), images.shape[2:]) for side in logits]
+        other = torch.cat([depthwise_correlation(first, consensus[1]), depthwise_correlation(second, consensus[0])])
+
+        def maps(correlated: Tensor, finest: int) -> list[Tensor]:
+            logits = self.decoder.side_logits(self.decoder.pyramid(features, correlated, finest))
+            # In float32 also under autocast: in bf16 a sigmoid above 0.998 is 1 and has no gradient.
+            return [upsample(side.float().sigmoid(), images.shape[2:]) for side in logits]
+
+        side_maps = maps(own, finest)
+        crossed_maps = maps(other, max(finest, FINEST_CROSSED)) if crossed else []
 
         crossed_logits = class_logits = None
         if self.architecture.gcm:
-            other = torch.cat([depthwise_correlation(first, consensus[1]), depthwise_correlation(second, consensus[0])])
             crossed_logits = upsample(self.gcm(torch.cat([own, other])).float(), images.shape[2:])
         if self.architecture.acm:
             class_logits = self.acm(features[-1].mean(dim=(2, 3))).float()
-        return TrainingOutputs(side_maps, attention, crossed_logits, class_logits)
+        return TrainingOutputs(side_maps, crossed_maps, attention, crossed_logits, class_logits)
 
 
 def initialise(model: GCoNet, seed: int) -> GCoNet:

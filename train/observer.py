@@ -60,13 +60,19 @@ class Observer:
             self._record(step, {f"held_out/{name}": value for name, value in scores.items()})
 
     def picture(
-        self, step: int, model: GCoNet, groups: Sequence[LabelledGroup], size: int, config: TrainingConfig
+        self,
+        step: int,
+        model: GCoNet,
+        groups: Sequence[LabelledGroup],
+        size: int,
+        config: TrainingConfig,
+        finest: int = 1,
     ) -> None:
         """A sheet of photos, masks and maps of the first groups, as PNG and for TensorBoard."""
         rows = []
         for group in groups[:PICTURE_GROUPS]:
             few = LabelledGroup(group.name, group.samples[:PICTURE_PHOTOS])
-            maps, masks = predict(model, few, size, config)
+            maps, masks = predict(model, few, size, config, finest)
             rows.append(_sheet_rows(few, maps, masks))
         width = max(row.shape[1] for row in rows)
         sheet = np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])

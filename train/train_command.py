@@ -21,13 +21,14 @@ from gconet.train.checkpoint import CheckpointInfo, load_vgg16
 from gconet.train.config import TrainingConfig
 from gconet.train.data_check import checked_groups
 from gconet.train.groups import DataError, LabelledGroup
+from gconet.train.informed_start import start_informed
 from gconet.train.interruption import Interruption
 from gconet.train.loop import freeze, make_optimizer, train
 from gconet.train.model import GCoNet, initialise
 from gconet.train.observer import Observer
 from gconet.train.pairs import PairDataset
 from gconet.train.processes import Processes
-from gconet.train.training_state import TrainingState
+from gconet.train.training_state import STATE_NAME, TrainingState
 
 MAY_CHANGE = ("out", "device", "workers", "validate_every", "picture_every", "save_every")  # when a run goes on
 
@@ -101,6 +102,9 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     model = initialise(GCoNet(config.architecture), config.seed)
     if config.vgg:
         load_vgg16(model, config.vgg)
+    if config.informed_start and not (config.out / STATE_NAME).is_file():
+        processes.say("taking statistics of training photos")
+        start_informed(model, groups, config, steps)
     freeze(model, config.trainable_encoder)
     model.to(config.device)
     if config.channels_last:

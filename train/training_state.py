@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -27,6 +28,7 @@ class TrainingState:
 
     `settings` is a JSON document of all that must not change between the parts of a run. `size` is the input size the
     weights are for at this step, `best` the highest S-measure on the held-out groups at the final size so far.
+    `average` is the running mean of the weights, where one is kept: it is what is scored and exported.
     """
 
     out: Path
@@ -38,6 +40,30 @@ class TrainingState:
     size: int
     step: int = 0
     best: float = -1.0
+    average: GCoNet | None = None
+
+    @property
+    def scored(self) -> GCoNet:
+        """The network that scores, pictures and checkpoints are of."""
+        return self.average or self.model
+
+    def averages(self) -> list[GCoNet]:
+        """The running mean, if there is one."""
+        return [self.average] if self.average else []
+
+    def update_average(self, steps: int) -> None:
+        """Take the weights of the step just done into the running mean over about `steps`; 0 keeps none.
+
+        Early on it is the plain mean of all steps so far, so that the start is soon forgotten.
+        """
+        if not steps:
+            return
+        if self.average is None:
+            self.average = copy.deepcopy(self.model)
+        share = 1 / min(self.step, steps)
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(value, share)
 
     @property
     def fingerprint(self) -> str:
@@ -53,6 +79,7 @@ class TrainingState:
             "step": self.step,
             "size": self.size,
             "best": self.best,
+            "average": self.average.state_dict() if self.average else None,
             "settings": self.settings,
             "fingerprint": self.fingerprint,
         }
@@ -83,6 +110,9 @@ class TrainingState:
             )
         try:
             self.model.load_state_dict(content["model"])
+            if content["average"]:
+                self.average = copy.deepcopy(self.model)
+                self.average.load_state_dict(content["average"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.scaler.load_state_dict(content["scaler"])
             self.step, self.size, self.best = int(content["step"]), int(content["size"]), float(content["best"])
@@ -97,7 +127,7 @@ class TrainingState:
             self._export(BEST_NAME)
 
     def _export(self, name: str) -> None:
-        state = {key: tensor.detach().cpu().contiguous() for key, tensor in self.model.state_dict().items()}
+        state = {key: tensor.detach().cpu().contiguous() for key, tensor in self.scored.state_dict().items()}
         preprocessing = dataclasses.replace(self.info.preprocessing, size=self.size)
         info = dataclasses.replace(self.info, preprocessing=preprocessing)
         save_checkpoint(Checkpoint(state, info), self.out / name)

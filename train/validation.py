@@ -20,13 +20,15 @@ MAX_GROUP = 16  # photos of a group seen at once; larger groups are cut, which i
 
 
 @torch.inference_mode()
-def validate(model: GCoNet, groups: Sequence[LabelledGroup], size: int, config: TrainingConfig) -> dict[str, float]:
+def validate(
+    model: GCoNet, groups: Sequence[LabelledGroup], size: int, config: TrainingConfig, finest: int = 1
+) -> dict[str, float]:
     """Mean `s_measure` and `mae` over the photos of the groups, at the network's resolution; empty without groups."""
     scores: list[tuple[float, float]] = []
     for group in groups:
         for start in range(0, len(group.samples), MAX_GROUP):
             part = LabelledGroup(group.name, group.samples[start : start + MAX_GROUP])
-            for saliency, mask in zip(*predict(model, part, size, config), strict=True):
+            for saliency, mask in zip(*predict(model, part, size, config, finest), strict=True):
                 scores.append((s_measure(saliency, mask >= 0.5), mean_absolute_error(saliency, mask)))
     if not scores:
         return {}
@@ -34,8 +36,10 @@ def validate(model: GCoNet, groups: Sequence[LabelledGroup], size: int, config: 
 
 
 @torch.inference_mode()
-def predict(model: GCoNet, group: LabelledGroup, size: int, config: TrainingConfig) -> tuple[FloatArray, FloatArray]:
-    """Maps and masks (N, size, size) in [0, 1] of one group; leaves the model in eval mode."""
+def predict(
+    model: GCoNet, group: LabelledGroup, size: int, config: TrainingConfig, finest: int = 1
+) -> tuple[FloatArray, FloatArray]:
+    """Maps of level `finest` and masks, (N, size, size) in [0, 1], of one group; leaves the model in eval mode."""
     model.eval()
     pairs = [resize_pair(*read_pictures(sample), size) for sample in group.samples]
     images = torch.from_numpy(to_input([np.asarray(photo) for photo, _ in pairs], Preprocessing(size)))
@@ -43,7 +47,7 @@ def predict(model: GCoNet, group: LabelledGroup, size: int, config: TrainingConf
     if config.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with autocast(config):
-        maps = model(images)
+        maps = model(images) if finest == 1 else model.coarse_maps(images, finest)
     masks = np.stack([np.asarray(mask, np.float32) for _, mask in pairs]) / np.float32(255)
     return maps[:, 0].float().cpu().numpy(), masks
 

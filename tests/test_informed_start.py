@@ -1,0 +1,80 @@
+"""Training from statistics: encoder layers of unit size, a GAM that finds what a group shares before it has learned."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from shapes import make_data
+
+from gconet.train.config import TrainingConfig
+from gconet.train.groups import LabelledGroup, read_groups
+from gconet.train.informed_start import set_up_gam, start_informed
+from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
+from gconet.train.pairs import PairDataset
+
+SMALL = Architecture(encoder_channels=(8, 12, 16, 24, 32), decoder_channels=12)
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledGroup]:
+    return read_groups(make_data(tmp_path_factory.mktemp("shapes")))
+
+
+@pytest.fixture
+def config() -> TrainingConfig:
+    return TrainingConfig(Path(), Path(), architecture=SMALL, group_size=2, sizes=(32, 64), levels=(3, 1))
+
+
+def test_the_encoder_stays_the_same_function_at_unit_size(groups: list[LabelledGroup], config: TrainingConfig) -> None:
+    model = initialise(GCoNet(SMALL), seed=1)
+    before = copy.deepcopy(model)
+    start_informed(model, groups, config, steps=3)
+    images = torch.cat([PairDataset(groups, dataclasses.replace(config, sizes=(64,)), 3)[i].images for i in range(3)])
+    with torch.inference_mode():
+        for ours, theirs in zip(model.encoder(images), before.encoder(images), strict=True):
+            assert ours.square().mean().sqrt().item() == pytest.approx(1, rel=1e-3)
+            torch.testing.assert_close(ours, theirs / theirs.square().mean().sqrt(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_without_gam_gets_its_encoder_scaled_only(
+    groups: list[LabelledGroup], config: TrainingConfig
+) -> None:
+    model = initialise(GCoNet(dataclasses.replace(SMALL, gam=False)), seed=1)
+    before = copy.deepcopy(model.state_dict())
+    start_informed(model, groups, config, steps=2)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(name.startswith("encoder.") for name in changed)
+
+
+@torch.no_grad()
+def test_an_informed_gam_attends_to_what_the_photos_share() -> None:
+    """Four photos of noise in which one feature vector comes back, at a place of its own in each."""
+    generator = torch.Generator().manual_seed(0)
+    groups, places = [], torch.arange(4) * 5
+    for _ in range(30):
+        features = torch.randn(4, 32, 25, generator=generator)
+        features[torch.arange(4), :, places] = 3 * torch.randn(32, generator=generator)
+        groups.append(features.relu().view(4, 32, 5, 5))
+    ordinary = initialise(GCoNet(SMALL), seed=1).gam
+    informed = copy.deepcopy(ordinary)
+    assert isinstance(informed, GroupAffinityModule)
+    set_up_gam(informed, groups[:20])
+
+    def share(gam: GroupAffinityModule) -> float:
+        return float(torch.stack([gam(g).attention.flatten(1)[torch.arange(4), places] for g in groups[20:]]).mean())
+
+    assert share(informed) > 2.5 / 25
+    assert share(informed) > 1.5 * share(ordinary)
+
+    attention, consensus = informed(groups[-1])
+    attended = (groups[-1] * attention).sum(dim=(2, 3)).mean(dim=0)
+    scale = consensus.flatten()[0] / attended[0]
+    torch.testing.assert_close(consensus.flatten(), attended * scale)  # the mean feature of what was attended to
+    average = torch.stack([g.mean(dim=(0, 2, 3)) for g in groups[:20]]).square().mean()
+    pooled = torch.stack([informed(g).consensus.flatten() for g in groups[:20]]).square().mean()
+    torch.testing.assert_close(pooled, average)
