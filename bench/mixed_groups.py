@@ -4,7 +4,7 @@
 
 Every group is mixed with the next one given: half of its photos are narrowed or flattened to make room for a photo of
 the other group, so that the other object stands in several photos and only the group tells which one is meant (jigsaws:
-Zhang et al., Gradient-Induced Co-Saliency Detection, ECCV 2020). `bench/suppression.py` scores any method's maps of them.
+Zhang et al., Gradient-Induced Co-Saliency Detection, ECCV 2020). `bench/suppression.py` scores any method's maps.
 """
 
 from __future__ import annotations

@@ -61,4 +61,11 @@ GROUPS = (
         _photo("car-04", (560, 480), "table", "automobile:30", "camera:46", "potted-plant:44", "game-die:22"),
         _photo("car-05", (512, 640), "beach", "automobile:55", "turtle:32", "bucket:34"),
     )),
+    Group("guitar", 20.0, (
+        _photo("guitar-01", (640, 480), "room", "guitar:56", "chair:50", "soccer-ball:22"),
+        _photo("guitar-02", (480, 640), "meadow", "guitar:48", "tent:62", "rabbit:28"),
+        _photo("guitar-03", (640, 512), "beach", "guitar:42", "ring-buoy:40", "umbrella-on-ground:56"),
+        _photo("guitar-04", (600, 450), "street", "guitar:46", "luggage:52", "potted-plant:40"),
+        _photo("guitar-05", (512, 680), "room", "guitar:60", "teddy-bear:44", "wrapped-present:30"),
+    )),
 )  # fmt: skip
