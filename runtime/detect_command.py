@@ -64,9 +64,10 @@ def _check_size(detector: Detector, group: Group) -> None:
 def _detect_all(detector: Detector, plan: Sequence[tuple[Group, Sequence[Path]]], done: int) -> None:
     """Write the maps of every group; an error says how many groups are complete, those `done` before included."""
     with tqdm(total=sum(len(paths) for _, paths in plan), unit="photo", disable=None) as progress:
-        for group, paths in plan:
+        maps = detector.detect_groups(group.photos for group, _ in plan)
+        for _, paths in plan:
             try:
-                write_maps(paths, detector.detect(group.photos))
+                write_maps(paths, next(maps))
             except GconetError as error:
                 if not done:
                     raise

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.errors import PhotoError, UsageError
+from gconet.runtime.lookahead import ahead
 from gconet.runtime.photos import read_photo
 from gconet.runtime.preprocess import SIZE_STEP, FloatArray, Photo, resize_map, to_input
 from gconet.runtime.session import DeviceSession, Session, open_session
@@ -51,12 +52,40 @@ class Detector:
         TargetError
             If the engine fails, as when memory runs out.
         """
+        return _finish(self._infer(self._prepare(photos)))
+
+    def detect_groups(self, groups: Iterable[Sequence[str | os.PathLike[str] | Photo]]) -> Iterator[list[FloatArray]]:
+        """Maps of many groups, one after the other, faster than a loop over `detect`.
+
+        The next group's photos are read and resized, and its maps computed, while the caller uses the last one's. At
+        most three groups are in memory at once, their photos only while they are read.
+
+        Parameters
+        ----------
+        groups : each as for `detect`.
+
+        Yields
+        ------
+        What `detect` returns of each group, in order; errors are raised as there, in their group's turn.
+        """
+        return map(_finish, ahead(self._infer, ahead(self._prepare, groups)))
+
+    def _prepare(self, photos: Sequence[str | os.PathLike[str] | Photo]) -> _Prepared:
         if isinstance(photos, str | os.PathLike):
             raise UsageError(f"a group is a list of photos, got the one path {photos}")
         self.check_count(len(photos))
-        arrays = [_as_array(photo, index) for index, photo in enumerate(photos)]
-        maps = self.session.infer({"images": to_input(arrays, self.bundle.manifest.preprocessing)})["maps"]
-        return [resize_map(saliency[0], *array.shape[:2]) for saliency, array in zip(maps, arrays, strict=True)]
+        shapes: list[tuple[int, int]] = []
+
+        def arrays() -> Iterator[Photo]:
+            for index, photo in enumerate(photos):
+                array = _as_array(photo, index)
+                shapes.append((array.shape[0], array.shape[1]))
+                yield array
+
+        return _Prepared(to_input(arrays(), self.bundle.manifest.preprocessing, len(photos)), shapes)
+
+    def _infer(self, group: _Prepared) -> _Prepared:
+        return _Prepared(self.session.infer({"images": group.values})["maps"], group.shapes)
 
     def detect_on_device(self, images: object, maps: object | None = None) -> DeviceArray:
         """Run a group whose network input lies on the GPU already; nothing is copied, and nothing waited for.
@@ -141,6 +170,17 @@ def load(
         raise UsageError(f"threads must be at least 1, got {threads}")
     opened = open_bundle(bundle)
     return Detector(opened, open_session(opened, device, threads, cuda_graphs, provider))
+
+
+class _Prepared(NamedTuple):
+    """Network input or output of a group, (N, channels, S, S), and the height and width of its photos."""
+
+    values: FloatArray
+    shapes: Sequence[tuple[int, int]]
+
+
+def _finish(group: _Prepared) -> list[FloatArray]:
+    return [resize_map(saliency[0], *shape) for saliency, shape in zip(group.values, group.shapes, strict=True)]
 
 
 def _as_array(photo: str | os.PathLike[str] | Photo, index: int) -> Photo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,19 +47,24 @@ def check_size(size: int) -> int:
     return size
 
 
-def to_input(photos: Sequence[Photo], preprocessing: Preprocessing) -> FloatArray:
+def to_input(photos: Iterable[Photo], preprocessing: Preprocessing, count: int | None = None) -> FloatArray:
     """Resize (bilinear, antialiased when shrinking) and normalise a group.
 
     Parameters
     ----------
-    photos : N arrays (H, W, 3) uint8, RGB, each of its own size.
+    photos : N arrays (H, W, 3) uint8, RGB, each of its own size. They are taken one by one: an iterator need not hold
+        all of them in memory.
+    count : N; only an iterator, which has no length, needs it.
 
     Returns
     -------
     (N, 3, size, size) float32, contiguous.
     """
     size = preprocessing.size
-    pixels = np.empty((len(photos), size, size, 3), np.uint8)
+    if count is None:
+        photos = list(photos)
+        count = len(photos)
+    pixels = np.empty((count, size, size, 3), np.uint8)
     for index, photo in enumerate(photos):
         pixels[index] = np.asarray(Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR))
     scale = 1 / (255 * np.asarray(preprocessing.std))

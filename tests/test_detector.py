@@ -83,6 +83,19 @@ def test_paths_and_arrays_give_the_same_maps(
             np.testing.assert_array_equal(saliency, expected)
 
 
+def test_groups_after_one_another_are_the_groups_one_by_one(
+    detector: gr.Detector, example_photos: list[Photo], tmp_path: Path
+) -> None:
+    groups: list[list[Photo | Path]] = [example_photos[:2], example_photos[2:3], example_photos[3:6]]
+    for maps, photos in zip(detector.detect_groups(groups), groups, strict=True):
+        for saliency, expected in zip(maps, detector.detect(photos), strict=True):
+            np.testing.assert_array_equal(saliency, expected)
+    results = detector.detect_groups([groups[0], [tmp_path / "absent.jpg"], groups[2]])
+    assert len(next(results)) == 2
+    with pytest.raises(gr.PhotoError, match=r"absent\.jpg"):
+        next(results)
+
+
 def test_a_map_depends_on_the_other_photos_of_the_group(detector: gr.Detector, example_photos: list[Photo]) -> None:
     photo, friend, stranger = example_photos[0], example_photos[1], example_photos[-1]
     with_friend, with_stranger = (detector.detect([photo, other])[0] for other in (friend, stranger))
