@@ -45,6 +45,7 @@ class PlanOptions:
     version_compatible : whether later versions of TensorRT shall run the plan.
     hardware : "same-capability" or "ampere+" for a plan that runs on more GPUs than the one it was built on; else None.
     strip_weights : leave the weights out of the plan; they are put back from the bundle's ONNX file when it is loaded.
+    affinity_plugin : compile the fused affinity kernel into the plan, instead of the operator's function body.
     """
 
     profiles: tuple[Profile, ...] = ()
@@ -54,6 +55,7 @@ class PlanOptions:
     version_compatible: bool = False
     hardware: str | None = None
     strip_weights: bool = False
+    affinity_plugin: bool = False
 
     def given(self) -> tuple[str, ...]:
         """The options, by their names on the command line, that differ from the default."""
@@ -66,6 +68,7 @@ class PlanOptions:
             "workspace_mib": self.workspace_mib,
             "version_compatible": self.version_compatible,
             "hardware": self.hardware,
+            "affinity_plugin": self.affinity_plugin,
         }
 
 
@@ -79,6 +82,7 @@ FLAGS = {
     "version_compatible": "--version-compatible",
     "hardware": "--hardware-compatible",
     "strip_weights": "--strip-weights",
+    "affinity_plugin": "--affinity-plugin",
 }
 
 
@@ -100,6 +104,11 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         help="let more GPUs than this one run it, tensorrt only: %(choices)s")  # fmt: skip
     add(FLAGS["strip_weights"], action="store_true",
         help="keep the weights out of the plan, in weights.onnx beside it")  # fmt: skip
+    add(
+        FLAGS["affinity_plugin"],
+        action="store_true",
+        help="compile the fused affinity kernel into the plan, for large groups; tensorrt only, GPUs from 8.0 on",
+    )
 
 
 def plan_options(namespace: argparse.Namespace) -> PlanOptions:

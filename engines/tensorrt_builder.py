@@ -66,6 +66,11 @@ def build_plan(job: Job, graph: onnx.ModelProto, folder: Path) -> list[Path]:
         import onnx.inliner
 
         graph = onnx.inliner.inline_local_functions(graph)  # refitting does not look for weights inside functions
+    if job.spec.plan.affinity_plugin:
+        from gconet.engines.affinity_plugin import call_plugin, register_plugin  # only here: it brings Triton
+
+        register_plugin(trt, job.gpus[0].compute_capability)
+        graph = call_plugin(graph)
     logger, errors = collecting_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -79,6 +79,7 @@ TENSORRT_RTX = Product(
         "--timing-cache": "its kernels are compiled on the user's GPU, and a timing cache has no effect on its plans",
         "--hardware-compatible": "it names its GPUs by --compute-capability, several in one plan",
         "--version-compatible": "it has no lean runtime, which such plans need",
+        "--affinity-plugin": "it has no Python plugins",
     },
 )
 

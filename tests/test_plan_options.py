@@ -63,7 +63,8 @@ def test_options_that_a_target_cannot_have_are_refused() -> None:
     check("tensorrt-rtx", capabilities=("7.5", "8.9"), strip_weights=True, workspace_mib=512, optimization_level=5)
     with pytest.raises(UsageError, match=r"--strip-weights is for TensorRT plans, not for target openvino: leave it"):
         check("openvino", "fp32", strip_weights=True)
-    for option, value in (("timing_cache", Path("cache")), ("hardware", "ampere+"), ("version_compatible", True)):
+    for option, value in (("timing_cache", Path("cache")), ("hardware", "ampere+"), ("version_compatible", True),
+                          ("affinity_plugin", True)):  # fmt: skip
         with pytest.raises(UsageError, match=rf"{FLAGS[option]} is not for target tensorrt-rtx, .*: leave it out"):
             check("tensorrt-rtx", **{option: value})
     with pytest.raises(UsageError, match=r"builds for the GPU of this machine; .*--target tensorrt-rtx"):
@@ -130,11 +131,11 @@ def test_the_command_line_gives_the_options() -> None:
     assert plan_options(parser.parse_args([])) == PlanOptions()
     text = (
         "--profile 1:2:4 --profile 5:5:8 --timing-cache t --optimization-level 5 --workspace 64 "
-        "--version-compatible --hardware-compatible ampere+ --strip-weights"
+        "--version-compatible --hardware-compatible ampere+ --strip-weights --affinity-plugin"
     )
     options = plan_options(parser.parse_args(text.split()))
     profiles = (Profile(1, 2, 4), Profile(5, 5, 8))
-    assert options == PlanOptions(profiles, Path("t"), 5, 64, True, "ampere+", True)
+    assert options == PlanOptions(profiles, Path("t"), 5, 64, True, "ampere+", True, True)
     assert options.given() == tuple(FLAGS.values())
 
 

@@ -319,6 +319,7 @@ def test_timings_are_kept_beside_the_bundle_and_read_again(
     assert facts["compute_capabilities"] == ("8.9",)
     assert facts["plan_options"] == {
         "optimization_level": 2, "workspace_mib": None, "version_compatible": False, "hardware": None,
+        "affinity_plugin": False,
     }  # fmt: skip
     cache.write_bytes(b"of another version")
     build_plan(job, half_graph, folder)
@@ -411,6 +412,23 @@ def test_gpus_that_cannot_do_it_are_told_with_what_works_there(half_graph: onnx.
         build(TENSORRT, "fp16", Gpu("Tesla T4", "7.5"), hardware="ampere+")
     with pytest.raises(TargetError, match=r"build with --strip-weights on a machine that has one"):
         build(TENSORRT_RTX, "fp16", None, strip_weights=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_affinity_plugin_takes_the_place_of_the_function(
+    tensorrt_by_rtx: Callable[[EngineSpec], Job],
+    half_graph: onnx.ModelProto,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parser here has no such plugin: that it asks for one shows that the function is not what it reads."""
+    affinity_plugin = pytest.importorskip("gconet.engines.affinity_plugin", reason="needs triton")
+    registered: list[str] = []
+    monkeypatch.setattr(affinity_plugin, "register_plugin", lambda _trt, capability: registered.append(capability))
+    options = dataclasses.replace(ONE_PROFILE, affinity_plugin=True)
+    with pytest.raises(TargetError, match=r"refuses the graph: .*Plugin not found"):
+        build_plan(tensorrt_by_rtx(EngineSpec("fp16", 4, (), options)), half_graph, tmp_path)
+    assert registered == [ADA.compute_capability]
     assert list(tmp_path.iterdir()) == []
 
 
