@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gconet.bench.flops import Form
@@ -67,13 +67,13 @@ def eager_contender(bundle: Bundle, request: PeerRequest) -> Contender:
 
 
 def peer_contenders(
-    names: Sequence[str], bundle: Bundle, request: PeerRequest, images: FloatArray
+    names: Sequence[str], bundle: Bundle, request: PeerRequest, inputs: Mapping[int, FloatArray]
 ) -> tuple[list[Contender], dict[str, str]]:
-    """Load peers and let each answer once.
+    """Load peers and let each answer every group once, since compilers and memory may give up at any size.
 
     Parameters
     ----------
-    images : a group (N, 3, S, S) to try them on.
+    inputs : network input (N, 3, S, S) by group size N.
 
     Returns
     -------
@@ -92,7 +92,8 @@ def peer_contenders(
             continue
         try:
             contender = _peer_contender(name, bundle, request)
-            contender.infer(images)
+            for images in inputs.values():
+                contender.infer(images)
             contenders.append(contender)
         except CheckpointError:
             raise
@@ -117,7 +118,7 @@ def _peer_contender(name: str, bundle: Bundle, request: PeerRequest) -> Contende
 
 
 def peers_device(bundles: Sequence[Bundle]) -> str:
-    """Where PyTorch runs beside bundles: "cuda" if that is where they run, else "cpu"."""
+    """Where PyTorch runs beside bundles: where the first of them does, "cpu" or "cuda"."""
     return DEVICES.get(bundles[0].manifest.target, ("cpu",))[0]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from gconet.bench.peers import Infer, PeerRequest
 from gconet.bench.reference import reference_network
-from gconet.runtime.errors import CheckpointError
+from gconet.runtime.errors import CheckpointError, TargetError
 from gconet.runtime.preprocess import FloatArray
 from gconet.train.checkpoint import random_checkpoint
 from gconet.train.model import Architecture, GCoNet
@@ -23,7 +23,13 @@ def peer_network(request: PeerRequest) -> GCoNet:
     ------
     CheckpointError
         If a checkpoint is named that cannot be read or is not the bundle's.
+    TargetError
+        If it is to run on a GPU and this PyTorch knows none.
     """
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise TargetError(
+            "the bundles run on a GPU, which this PyTorch cannot reach: see pytorch.org/get-started/locally"
+        )
     try:
         return reference_network(request.manifest, request.checkpoint)
     except CheckpointError:

@@ -76,7 +76,7 @@ def measure_run(bundles: Sequence[Bundle], request: BenchRequest) -> LatencyRun:
         reference = open_reference(bundles[0].manifest, request.checkpoint)
     device = peers_device(bundles)
     with tempfile.TemporaryDirectory() as graphs:
-        contenders, left_out = _contenders(bundles, request, device, Path(graphs), inputs[request.groups[0]])
+        contenders, left_out = _contenders(bundles, request, device, Path(graphs), inputs)
         with _progress("parity", len(inputs), "group") as bar:
             parity = check_contenders(contenders, inputs, reference, bar.update)
         clocks = {"before": read_clocks()}
@@ -106,14 +106,14 @@ def measure_run(bundles: Sequence[Bundle], request: BenchRequest) -> LatencyRun:
 
 
 def _contenders(
-    bundles: Sequence[Bundle], request: BenchRequest, device: str, graphs: Path, images: FloatArray
+    bundles: Sequence[Bundle], request: BenchRequest, device: str, graphs: Path, inputs: Mapping[int, FloatArray]
 ) -> tuple[list[Contender], dict[str, str]]:
     first = bundles[0]
     contenders = [bundle_contender(bundle, request.threads) for bundle in bundles]
     peers = PeerRequest(first.manifest, request.checkpoint, request.threads, graphs, device)
     if request.eager:
         contenders.append(eager_contender(first, peers))
-    others, left_out = peer_contenders(request.peers, first, peers, images)
+    others, left_out = peer_contenders(request.peers, first, peers, inputs)
     return [*contenders, *others], left_out
 
 

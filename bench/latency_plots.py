@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from gconet.bench.latency_rows import LatencyRow
 
-WIDTH, LEFT, RIGHT = 900, 250, 130  # of the drawing, of its labels, of its values
+WIDTH, LEFT, RIGHT = 960, 280, 180  # of the drawing, of its labels, of its values
 BAR, STEP = 16, 28  # thickness of a bar, and from one to the next
 HEIGHT = 320  # of the line plot
+TICKS = 4  # on its vertical axis, about
 LABEL = 16  # least distance of two labels
 
 
@@ -17,7 +19,7 @@ def latency_bars(rows: Sequence[LatencyRow], group: int) -> str:
     """Medians of one group size as bars, with a line from the fastest sample to the 90th percentile."""
     chosen = [row for row in rows if row.group == group]
     longest = max(max(row.p90_ms, row.p50_ms) for row in chosen)
-    bars = [_bar(row, row.p50_ms / longest, f"{row.p50_ms:.1f} ms", index) for index, row in enumerate(chosen)]
+    bars = [_bar(row, row.p50_ms / longest, _verdict(row), index) for index, row in enumerate(chosen)]
     whiskers = [_whisker(row, longest, index) for index, row in enumerate(chosen)]
     return _figure(
         f"Latency, group of {group}: median, with a line from the fastest sample to p90",
@@ -55,11 +57,10 @@ def throughput_lines(rows: Sequence[LatencyRow]) -> str:
         return bottom - (bottom - top) * rate / fastest
 
     parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(
-            f'<line class="grid" x1="50" y1="{y(share * fastest):.1f}" x2="{right}" y2="{y(share * fastest):.1f}"/>'
-        )
-        parts.append(_text(44, y(share * fastest) + 4, f"{share * fastest:.3g}", "end", "soft"))
+    for rate in _ticks(fastest):
+        height = y(rate)
+        parts.append(f'<line class="grid" x1="50" y1="{height:.1f}" x2="{right}" y2="{height:.1f}"/>')
+        parts.append(_text(44, height + 4, f"{rate:g}", "end", "soft"))
     parts += [_text(x[group], bottom + 20, f"group of {group}", "middle", "soft") for group in groups]
     ends = []
     for engine in dict.fromkeys(row.engine for row in rows):
@@ -76,6 +77,14 @@ def throughput_lines(rows: Sequence[LatencyRow]) -> str:
     return _figure("Photos a second over the size of the group; peers are dashed", HEIGHT, parts)
 
 
+def _ticks(largest: float) -> list[float]:
+    """Round numbers from 0 up to `largest`."""
+    rough = largest / TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [index * step for index in range(int(largest / step) + 1)]
+
+
 def _spread(ends: Iterable[tuple[float, str]]) -> list[float]:
     """Heights of labels, top to bottom, moved apart where they would overlap."""
     heights: list[float] = []
@@ -86,6 +95,11 @@ def _spread(ends: Iterable[tuple[float, str]]) -> list[float]:
         below = heights[index + 1] - LABEL if index + 1 < len(heights) else heights[index] - excess
         heights[index] = min(heights[index], below)
     return heights
+
+
+def _verdict(row: LatencyRow) -> str:
+    failed = row.parity is not None and row.parity.status == "failed"
+    return f"{row.p50_ms:.1f} ms{', fails parity' if failed else ''}"
 
 
 def _bar(row: LatencyRow, share: float, value: str, index: int, label: str | None = None) -> str:

@@ -106,9 +106,9 @@ def _stationarity(run: LatencyRun) -> Table:
         for row in run.rows
     ]  # fmt: skip
     note = (
-        f"Warm-up ends when, for every engine, the median of {rule.window} rounds is within {rule.tolerance:.0%} of "
-        f"that of the {rule.window} before, or after {rule.at_most} rounds. Drift is the last quarter of the samples "
-        "against the first."
+        f"An engine has settled when the median of {rule.window} rounds is within {rule.tolerance:.0%} of that of the "
+        f"{rule.window} before; warm-up ends when all have, or after {rule.at_most} rounds. Drift is the last quarter "
+        "of the samples against the first."
     )
     header = ["engine", "target", "precision", "group", "warm-up rounds", "settled", "samples", "drift"]
     return Table("Stationarity", header, body, note)
@@ -137,9 +137,9 @@ def _roofline(run: LatencyRun) -> Table:
         share = row.roofline
         figures = [NONE] * 4
         if share:
-            figures = [f"{share.gflops:.0f}", f"{share.share_of_peak:.1%}", f"{share.least_ms:.1f}",
+            figures = [f"{share.gflops:.3g}", f"{share.share_of_peak:.1%}", f"{share.least_ms:.1f}",
                        f"{share.share_of_roofline:.1%}"]  # fmt: skip
-        body.append((*_who(row), f"{row.gflop:.1f}", *figures))
+        body.append((*_who(row), f"{row.gflop:.4g}", *figures))
     if isinstance(run.roofline, str):
         return Table("Roofline", header, body, f"The machine's limits were not measured: {run.roofline}.")
     rates = "; ".join(f"{name} {rate.gflops:.0f} GFLOP/s ({rate.by})" for name, rate in run.roofline.rates.items())

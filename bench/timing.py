@@ -13,7 +13,7 @@ WARM_UP_ROUNDS = 3
 
 @dataclass(frozen=True)
 class WarmUpRule:
-    """When a warm-up has lasted long enough: once the last window of rounds is like the one before it, for everybody.
+    """When a warm-up has lasted long enough: once everybody has had a window of rounds like the one before it.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Timing:
     ----------
     samples_ms : what counts.
     warm_up_ms : what came before.
-    stationary : whether its warm-up had settled when measuring started; False also where it was too short to tell.
+    stationary : whether it settled during its warm-up; False also where that was too short to tell.
     """
 
     samples_ms: Sequence[float]
@@ -100,12 +100,14 @@ def time_interleaved(
             into[name].append((time.perf_counter_ns() - start) / 1e6)
         progress()
 
+    settled: set[str] = set()
     for index in range(warm_up.at_most):
-        if all(is_stationary(warm[name], warm_up) for name in names):
-            for _ in range(warm_up.at_most - index):
+        run_round(warm)
+        settled |= {name for name in names if is_stationary(warm[name], warm_up)}
+        if len(settled) == len(names):
+            for _ in range(warm_up.at_most - index - 1):
                 progress()
             break
-        run_round(warm)
     for _ in range(rounds):
         run_round(samples)
-    return {name: Timing(samples[name], warm[name], is_stationary(warm[name], warm_up)) for name in names}
+    return {name: Timing(samples[name], warm[name], name in settled) for name in names}

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 from tqdm import tqdm
 
-from gconet.bench.contenders import bundle_contender, eager_contender, peers_device
+from gconet.bench.contenders import bundle_contender, eager_contender
 from gconet.bench.environment import describe_environment, installed_libraries
 from gconet.bench.latency_rows import measure_latency
 from gconet.bench.latency_run import row_document
@@ -239,7 +239,7 @@ def _measure_latency(manifest: Manifest, folder: Path, request: BuildRequest, re
     group = min(LATENCY_GROUP, manifest.max_group)
     bundle = open_bundle(folder)
     engine = dataclasses.replace(bundle_contender(bundle, None), engine=request.out.name.removesuffix(".gconet"))
-    eager = eager_contender(bundle, PeerRequest(manifest, request.checkpoint, None, folder, peers_device([bundle])))
+    eager = eager_contender(bundle, PeerRequest(manifest, request.checkpoint, None, folder))
     inputs = group_inputs(read_photos(None), [group], manifest.preprocessing)
     steps = BRIEF.at_most + LATENCY_ROUNDS
     with tqdm(total=steps, desc="latency", unit="round", disable=None, leave=False) as progress:
