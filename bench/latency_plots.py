@@ -81,7 +81,7 @@ def _ticks(largest: float) -> list[float]:
     """Round numbers from 0 up to `largest`."""
     rough = largest / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
     return [index * step for index in range(int(largest / step) + 1)]
 
 
