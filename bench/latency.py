@@ -11,170 +11,137 @@ if not __package__:
 
     run_script("bench")
 
-import dataclasses
-import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+import argparse
+import datetime
+from collections.abc import Sequence
 
-import numpy as np
-from tqdm import tqdm
-
-from gconet.bench.environment import describe_environment
-from gconet.bench.peak_memory import measure_peak_rss_mb
-from gconet.bench.timing import WARM_UP_ROUNDS, Timing, time_interleaved
+from gconet.bench.latency_markdown import markdown_report
+from gconet.bench.latency_measure import BenchRequest, measure_run
+from gconet.bench.latency_report import html_report
+from gconet.bench.latency_run import LatencyRun
+from gconet.bench.latency_samples import META_NAME, write_samples
+from gconet.bench.latency_tables import latency_table
+from gconet.bench.latency_verdict import verdict_lines
+from gconet.bench.peers import EAGER, PEERS, choose_peers
+from gconet.bench.timing import WarmUpRule
+from gconet.runtime.atomic import cannot_write, replacing
 from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, positive_float, write_json
-from gconet.runtime.errors import TargetError, UsageError
-from gconet.runtime.preprocess import FloatArray
-from gconet.runtime.session import open_session
+from gconet.runtime.errors import UsageError
 
-EAGER = "eager PyTorch"
-EPILOG = """\
-Compute only: network input to maps, in memory; reading and resizing photos is not included. Engines take turns in every
-round, so that ratios survive a noisy machine. Peak memory is that of a process of its own.
+DEFAULT_BUNDLE = Path("build/gconet.gconet")
+DEFAULT_GROUP = 2  # the paper's pair
+WARM_UP_AT_MOST = 12
 
-Exit code 1 if a bundle's median exceeds --budget-ms."""
+EPILOG = f"""\
+examples:
+  gconet bench --bundle build/gconet.gconet --group 2 --budget-ms 16     a gate for continuous integration
+  gconet bench --bundle a.gconet --bundle b.gconet --group 2 --group 5 --html latency.html
+  gconet bench --checkpoint gconet.safetensors --peers all --group 2 --group 5 --group 16 --group 40 \\
+      --json latency.json --markdown latency.md --samples samples        everything, for a report
+  gconet bench --no-eager --no-parity --no-roofline                      bundles alone; torch is not even loaded
 
+Milliseconds are of computing only: network input to maps, in memory, of photos. Engines take turns in every round, so
+that ratios survive a noisy machine. Reports also show decode, pre, h2d, compute, d2h and post apart.
 
-@dataclass(frozen=True)
-class LatencyRow:
-    """One engine at one group size: milliseconds a group, peak memory in 10⁶ bytes or None, raw samples in order."""
+Everything that is timed is first compared with eager PyTorch fp32 on the same input, by the limits of
+bench/tolerances.py. That needs the weights the bundles were built from: --checkpoint, but for those that ship.
 
-    engine: str
-    target: str
-    precision: str
-    group: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    images_per_s: float
-    peak_rss_mb: float | None
-    speedup_over_eager: float | None
-    samples_ms: Sequence[float]
+--peers: {", ".join(name for name in PEERS if name != EAGER)}
+The last three run an export of the network as trained, of a fixed group size, without our rewrites. A peer that cannot
+run here is left out, and the report says why.
 
+A share of peak compares with the best rate of matrix products in the same precision, measured in the same run.
+Peak memory is that of a process of its own.
 
-@dataclass(frozen=True)
-class Contender:
-    """Something to time: `infer` takes network input (N, 3, S, S); `bundle` is what it runs, or is the peer of."""
-
-    engine: str
-    target: str
-    precision: str
-    infer: Callable[[FloatArray], object]
-    bundle: Bundle
-
-
-def bundle_contender(bundle: Bundle, threads: int | None) -> Contender:
-    """Load a bundle for timing; errors as raised by `open_session`."""
-    session = open_session(bundle, "auto", threads)
-    manifest = bundle.manifest
-    name = bundle.folder.name.removesuffix(".gconet")
-    return Contender(
-        name, manifest.target, manifest.precision, lambda images: session.infer({"images": images}), bundle
-    )
-
-
-def eager_contender(bundle: Bundle, threads: int | None) -> Contender:
-    """Eager PyTorch running a bundle's network; raises TargetError if torch is missing."""
-    if not importlib.util.find_spec("torch"):
-        raise TargetError("the eager peer needs torch: pip install 'gconet-deploy[build]', or pass --no-eager")
-    from gconet.bench.eager import eager_network  # only here, so that bundles can be timed without torch
-
-    return Contender(EAGER, "pytorch", "fp32", eager_network(bundle.manifest, threads), bundle)
-
-
-def measure_latency(
-    contenders: Sequence[Contender], groups: Sequence[int], rounds: int, threads: int | None, progress: tqdm[Any]
-) -> list[LatencyRow]:
-    """Time every contender at every group size, interleaved; one progress step a round."""
-    size = contenders[0].bundle.manifest.preprocessing.size
-    rows = []
-    for group in groups:
-        images = np.random.default_rng(0).standard_normal((group, 3, size, size), np.float32)
-        calls = {contender.engine: partial(contender.infer, images) for contender in contenders}
-        timings = time_interleaved(calls, rounds, progress.update)
-        for contender in contenders:
-            peak = measure_peak_rss_mb(contender.bundle.folder, group, threads, eager=contender.engine == EAGER)
-            rows.append(_row(contender, group, timings[contender.engine], timings.get(EAGER), peak))
-    return rows
-
-
-def latency_table(rows: Sequence[LatencyRow]) -> str:
-    """A table for people."""
-    width = max(len(row.engine) for row in rows)
-    head = f"{'engine':<{width}} {'target':<12} {'prec':<5} {'group':>5} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8}"
-    lines = [f"{head} {'images/s':>8} {'× eager':>8} {'peak MB':>8}"]
-    for row in rows:
-        peak = f"{row.peak_rss_mb:.0f}" if row.peak_rss_mb else "-"
-        speedup = f"{row.speedup_over_eager:.2f}" if row.speedup_over_eager else "-"
-        lines.append(
-            f"{row.engine:<{width}} {row.target:<12} {row.precision:<5} {row.group:>5} {row.p50_ms:>8.1f} "
-            f"{row.p90_ms:>8.1f} {row.p99_ms:>8.1f} {row.images_per_s:>8.1f} {speedup:>8} {peak:>8}"
-        )
-    return "\n".join(lines)
+Exit codes: 0 done; 1 a bundle's median exceeds --budget-ms, or what was timed is outside its tolerance; 2 bad input."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the benchmark; exit code 1 if a bundle misses the budget."""
-    parser = Parser("gconet bench", "Measure the latency of bundles, side by side with eager PyTorch.", EPILOG)
-    parser.add_argument("--bundle", action="append", type=Path, help="bundle to time; repeat to compare "
-                        "(default: build/gconet.gconet)")  # fmt: skip
-    parser.add_argument("--group", action="append", type=positive, help="photos in a group; repeatable (default: 2)")
-    parser.add_argument("--budget-ms", type=positive_float, help="fail if a bundle's median exceeds this")
-    parser.add_argument("--rounds", type=positive, default=20, help="samples per engine (default: %(default)s)")
-    parser.add_argument("--threads", type=positive, help="CPU threads (default: each engine's choice)")
-    parser.add_argument("--no-eager", action="store_true", help="leave eager PyTorch out")
-    parser.add_argument("--json", type=Path, help="write rows, raw samples and environment to this file")
-    options = parser.parse_args(arguments)
-
-    bundles = [open_bundle(path) for path in options.bundle or [Path("build/gconet.gconet")]]
-    groups = sorted(set(options.group or [2]))
+    """Run the benchmark; exit code 1 if a bundle misses the budget, or what was timed its tolerance."""
+    options = _parse(arguments)
+    peers = choose_peers(options.peers)
+    groups = sorted(set(options.group or [DEFAULT_GROUP]))
+    bundles = [open_bundle(path) for path in options.bundle or [DEFAULT_BUNDLE]]
     _check_comparable(bundles, groups)
-    contenders = [bundle_contender(bundle, options.threads) for bundle in bundles]
-    if not options.no_eager:
-        contenders.append(eager_contender(bundles[0], options.threads))
-    steps = len(groups) * (WARM_UP_ROUNDS + options.rounds)
-    with tqdm(total=steps, desc="latency", unit="round", disable=None) as progress:
-        rows = measure_latency(contenders, groups, options.rounds, options.threads, progress)
-
-    environment = describe_environment()
-    print(f"{environment['cpu']}, {environment['cores']} cores, {options.rounds} interleaved rounds")
-    print(latency_table(rows))
-    late = [row for row in rows if options.budget_ms and row.engine != EAGER and row.p50_ms > options.budget_ms]
-    for row in late:
-        print(f"over budget: {row.engine} needs {row.p50_ms:.1f} ms for a group of {row.group}, "
-              f"the budget is {options.budget_ms:g} ms")  # fmt: skip
-    if options.json:
-        document = {
-            "rows": [dataclasses.asdict(row) for row in rows],
-            "measures": "compute only: network input to maps, in memory",
-            "threads": options.threads,
-            "budget_ms": options.budget_ms,
-            "environment": environment,
-        }
-        write_json(options.json, document)
-    return EXIT_CHECK_FAILED if late else EXIT_DONE
-
-
-def _row(
-    contender: Contender, group: int, timing: Timing, eager: Timing | None, peak_rss_mb: float | None
-) -> LatencyRow:
-    median = timing.percentile(50)
-    return LatencyRow(
-        engine=contender.engine,
-        target=contender.target,
-        precision=contender.precision,
-        group=group,
-        p50_ms=median,
-        p90_ms=timing.percentile(90),
-        p99_ms=timing.percentile(99),
-        images_per_s=group * 1000 / median,
-        peak_rss_mb=peak_rss_mb,
-        speedup_over_eager=eager.percentile(50) / median if eager else None,
-        samples_ms=timing.samples_ms,
+    files = (options.json, options.markdown, options.html, options.samples and options.samples / META_NAME)
+    for path in files:
+        _check_output(path)
+    request = BenchRequest(
+        groups=groups,
+        rounds=options.rounds,
+        warm_up=WarmUpRule(options.warm_up),
+        threads=options.threads,
+        budget_ms=options.budget_ms,
+        eager=not options.no_eager,
+        peers=peers,
+        checkpoint=options.checkpoint,
+        images=options.images,
+        parity=not options.no_parity,
+        roofline=not options.no_roofline,
     )
+    run = measure_run(bundles, request)
+    environment = run.facts.environment
+    print(f"{environment['cpu']}, {environment['cores']} cores, {options.rounds} interleaved rounds")
+    print(latency_table(run.rows))
+    print("\n".join(verdict_lines(run)))
+    _write(run, bundles, options)
+    return EXIT_CHECK_FAILED if run.late or run.wrong else EXIT_DONE
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("gconet bench", "Measure bundles side by side with eager PyTorch and other peers: latency, memory, "
+                    "parity.", EPILOG)  # fmt: skip
+    what = parser.add_argument_group("what to time")
+    what.add_argument("--bundle", action="append", type=Path, metavar="B",
+                      help=f"bundle to time; repeat to compare (default: {DEFAULT_BUNDLE})")  # fmt: skip
+    what.add_argument("--group", action="append", type=positive, metavar="N",
+                      help=f"photos in a group; repeatable (default: {DEFAULT_GROUP})")  # fmt: skip
+    what.add_argument("--images", type=Path, metavar="DIR", help="folder of photos (default: the example photos)")
+    what.add_argument("--checkpoint", type=Path, metavar="F", help="what the bundles were built from (default: the "
+                      "weights that ship)")  # fmt: skip
+    what.add_argument("--peers", action="append", default=[], metavar="NAMES", help="peers to time too, with commas "
+                      "between: names as below, all or none (default: none but eager PyTorch)")  # fmt: skip
+    what.add_argument("--no-eager", action="store_true", help="leave eager PyTorch out")
+    how = parser.add_argument_group("how")
+    how.add_argument("--rounds", type=positive, default=20, metavar="N",
+                     help="samples per engine and group (default: %(default)s)")  # fmt: skip
+    how.add_argument("--warm-up", type=positive, default=WARM_UP_AT_MOST, metavar="N", help="rounds before them at "
+                     "most; fewer if medians settle earlier (default: %(default)s)")  # fmt: skip
+    how.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: each engine's choice)")
+    how.add_argument("--no-parity", action="store_true", help="do not compare maps; reports say so. For machines and "
+                     "processes that must not load torch")  # fmt: skip
+    how.add_argument("--no-roofline", action="store_true", help="do not measure the machine's best rates")
+    out = parser.add_argument_group("what comes of it")
+    out.add_argument("--budget-ms", type=positive_float, metavar="MS", help="fail if a bundle's median exceeds this")
+    out.add_argument("--json", type=Path, metavar="F", help="write rows, raw samples and environment to this file")
+    out.add_argument("--markdown", type=Path, metavar="F", help="write tables for a README or a pull request")
+    out.add_argument("--html", type=Path, metavar="F", help="write one page with plots and tables")
+    out.add_argument("--samples", type=Path, metavar="DIR", help="write every sample as JSON Lines, and meta.json: "
+                     "hashes, versions, threads, clocks")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def _write(run: LatencyRun, bundles: Sequence[Bundle], options: argparse.Namespace) -> None:
+    if options.json:
+        write_json(options.json, run.document())
+    for path, report in ((options.markdown, markdown_report), (options.html, html_report)):
+        if path:
+            with replacing(path) as temporary:
+                temporary.write_text(report(run), "utf-8")
+    if options.samples:
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_samples(options.samples, run, bundles, created)
+
+
+def _check_output(path: Path | None) -> None:
+    """Raise UsageError before anything is measured if a report could not be written afterwards."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder, name a file")
+    with cannot_write(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _check_comparable(bundles: Sequence[Bundle], groups: Sequence[int]) -> None:
@@ -184,12 +151,13 @@ def _check_comparable(bundles: Sequence[Bundle], groups: Sequence[int]) -> None:
             raise UsageError(f"a group of {groups[-1]} is more than {bundle.folder} takes ({limit}): lower --group")
     first = bundles[0].manifest
     for bundle in bundles[1:]:
-        if (bundle.manifest.preprocessing.size, bundle.manifest.architecture) != (
-            first.preprocessing.size,
-            first.architecture,
-        ):
-            raise UsageError(f"{bundle.folder} and {bundles[0].folder} differ in input size or architecture: "
-                             "compare bundles of one network")  # fmt: skip
+        manifest = bundle.manifest
+        if (manifest.preprocessing, manifest.architecture) != (first.preprocessing, first.architecture):
+            raise UsageError(f"{bundle.folder} and {bundles[0].folder} differ in input size, normalisation or "
+                             "architecture: compare bundles of one network")  # fmt: skip
     names = [bundle.folder.name for bundle in bundles]
     if len(set(names)) < len(names):
         raise UsageError(f"bundles of the same name cannot be told apart in the report: {', '.join(sorted(names))}")
+    for name in names:
+        if name.removesuffix(".gconet") in {peer.engine for peer in PEERS.values()}:
+            raise UsageError(f"a bundle called {name} cannot be told from a peer in the report: rename its folder")

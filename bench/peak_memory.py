@@ -1,7 +1,8 @@
 """Peak memory of one engine, in a process of its own: `python bench/peak_memory.py --bundle B --group 2`.
 
-Prints the peak resident set size in MB, the interpreter and the engine's libraries included. With --eager, that of
-eager PyTorch running the bundle's network.
+Prints JSON: `peak_rss_mb`, the peak resident set size, the interpreter and the engine's libraries included, and
+`device_memory_mb`, what the engine took of a GPU's memory, null without one. MB are 10⁶ bytes. With --peer, those of a
+peer running the bundle's network.
 """
 
 from __future__ import annotations
@@ -12,59 +13,83 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
+import json
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from gconet.runtime.bundle import Bundle, open_bundle
+from gconet.bench.peers import PEERS, PeerRequest
+from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run
 from gconet.runtime.preprocess import FloatArray
-from gconet.runtime.session import open_session
+from gconet.runtime.session import DEVICES, open_session
 
 REPEATS = 3
 
 
-def measure_peak_rss_mb(bundle: Path, group: int, threads: int | None, eager: bool) -> float | None:
-    """Run a bundle, or its network in eager PyTorch, in a fresh process; peak resident set size in MB (10⁶ bytes).
+@dataclass(frozen=True)
+class PeakMemory:
+    """In MB (10⁶ bytes); None where it was not measured."""
 
-    None where the process fails, for want of memory say, or the system does not tell: a measurement of time must not be
-    lost for it.
+    peak_rss_mb: float | None = None
+    device_memory_mb: float | None = None
+
+
+def measure_peak_memory(arguments: Sequence[str], group: int) -> PeakMemory:
+    """Run this file with `arguments`, those that name the engine, in a fresh process.
+
+    Nothing is measured where the process fails, for want of memory say, or the system does not tell: a measurement of
+    time must not be lost for it.
     """
-    command = [sys.executable, __file__, "--bundle", str(bundle), "--group", str(group)]
-    command += ["--eager"] if eager else []
-    command += ["--threads", str(threads)] if threads else []
+    command = [sys.executable, __file__, *arguments, "--group", str(group)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return float(result.stdout) if result.returncode == EXIT_DONE else None
+    if result.returncode != EXIT_DONE:
+        return PeakMemory()
+    return PeakMemory(**json.loads(result.stdout.splitlines()[-1]))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a few inferences on zeros and print this process's peak."""
-    parser = Parser("peak_memory.py", "Print the peak resident set size of one engine in MB.")
+    """Run a few inferences on zeros and print what this process took."""
+    parser = Parser("peak_memory.py", "Print the peak memory of one engine in MB, as JSON.")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle to run")
     parser.add_argument("--group", type=positive, default=2, help="photos in the group (default: %(default)s)")
-    parser.add_argument("--eager", action="store_true", help="run the bundle's network in eager PyTorch instead")
+    parser.add_argument("--peer", choices=PEERS, help="run the bundle's network in this peer instead")
+    parser.add_argument("--checkpoint", type=Path, help="what the bundle was built from, for a peer")
+    parser.add_argument("--graphs", type=Path, help="folder with the exported network, for a peer")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     options = parser.parse_args(arguments)
     bundle = open_bundle(options.bundle)
     size = bundle.manifest.preprocessing.size
     images = np.zeros((options.group, 3, size, size), np.float32)
-    infer = _eager(bundle, options.threads) if options.eager else _session(bundle, options.threads)
-    for _ in range(REPEATS):
-        infer(images)
-    print(f"{_peak_rss_bytes() / 1e6:.1f}")
+    device = DEVICES.get(bundle.manifest.target, ("cpu",))[0]
+    free = _free_device_memory(device)
+    with tempfile.TemporaryDirectory() as scratch:
+        infer: Callable[[FloatArray], object]
+        if options.peer:
+            graphs = options.graphs or Path(scratch)
+            request = PeerRequest(bundle.manifest, options.checkpoint, options.threads, graphs, device)
+            infer = PEERS[options.peer].load(request)
+        else:
+            session = open_session(bundle, "auto", options.threads)
+            infer = lambda images: session.infer({"images": images})  # noqa: E731
+        for _ in range(REPEATS):
+            infer(images)
+        taken = None if free is None else (free - (_free_device_memory(device) or 0)) / 1e6
+    print(json.dumps({"peak_rss_mb": _peak_rss_bytes() / 1e6, "device_memory_mb": taken}))
     return EXIT_DONE
 
 
-def _session(bundle: Bundle, threads: int | None) -> Callable[[FloatArray], object]:
-    session = open_session(bundle, "auto", threads)
-    return lambda images: session.infer({"images": images})
+def _free_device_memory(device: str) -> int | None:
+    """Bytes of the first GPU that nobody uses; None on a CPU. Other programs on the GPU disturb the difference."""
+    if device != "cuda":
+        return None
+    from gconet.runtime.cuda import Device
 
-
-def _eager(bundle: Bundle, threads: int | None) -> Callable[[FloatArray], object]:
-    from gconet.bench.eager import eager_network  # needs torch, which an engine's process must not load
-
-    return eager_network(bundle.manifest, threads)
+    with Device(0) as gpu:
+        return int(gpu.call("cuMemGetInfo"))  # the first of its values
 
 
 def _peak_rss_bytes() -> int:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from gconet.bench.photo_groups import EXAMPLES, extend_photos, read_photos
 from gconet.runtime.bundle import describe_file
 from gconet.runtime.errors import CheckpointError
 from gconet.runtime.manifest import Manifest
-from gconet.runtime.photos import find_groups, read_photo
-from gconet.runtime.preprocess import FloatArray, Photo
+from gconet.runtime.preprocess import FloatArray
 from gconet.train.checkpoint import SHIPPED, load_checkpoint
 from gconet.train.model import GCoNet
 
-EXAMPLES = Path(__file__).resolve().parent / "examples" / "images"
+__all__ = ["EXAMPLES", "eager_maps", "extend_photos", "read_photos", "reference_network"]
+
 BLOCK = 8  # photos encoded or decoded at a time: bounds memory, changes no photo's arithmetic
 
 
@@ -52,19 +51,3 @@ def eager_maps(model: GCoNet, images: FloatArray) -> FloatArray:
         consensus = model.gam(torch.cat([features[-1] for features in blocks])).consensus
         maps: FloatArray = torch.cat([model.segment(features, consensus) for features in blocks]).numpy()
     return maps
-
-
-def read_photos(folder: str | os.PathLike[str] | None) -> list[Photo]:
-    """All photos below a folder, or the example photos; errors as raised by `find_groups` and `read_photo`."""
-    groups = find_groups([EXAMPLES if folder is None else folder])
-    return [read_photo(path) for group in groups for path in group.photos]
-
-
-def extend_photos(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """The first `count` photos; where there are fewer, they come again mirrored and turned."""
-    return [_variant(photos[index % len(photos)], index // len(photos)) for index in range(count)]
-
-
-def _variant(photo: Photo, round_: int) -> Photo:
-    turned = np.rot90(photo, round_ // 2)
-    return np.ascontiguousarray(turned[:, ::-1] if round_ % 2 else turned)

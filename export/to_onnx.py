@@ -49,7 +49,7 @@ def export_network(network: InferenceNetwork, size: int) -> onnx.ModelProto:
     """Export an inference network as it is; see `export_detect`."""
     opset = BF16_OPSET if any(parameter.dtype == torch.bfloat16 for parameter in network.parameters()) else OPSET
     images = torch.zeros(TRACED_GROUP, 3, size, size)
-    with _quiet():
+    with quiet_exporter():
         program = torch.onnx.export(
             network,
             (images,),
@@ -83,7 +83,7 @@ def _strip_trace_metadata(graph: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's progress lines and library warnings off the user's screen."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -12,11 +12,15 @@ from typing import Any
 import onnx
 from tqdm import tqdm
 
+from gconet.bench.contenders import bundle_contender, eager_contender
 from gconet.bench.environment import describe_environment, installed_libraries
-from gconet.bench.latency import bundle_contender, eager_contender, latency_table, measure_latency
+from gconet.bench.latency_rows import measure_latency
+from gconet.bench.latency_run import row_document
+from gconet.bench.latency_tables import latency_table
 from gconet.bench.parity import measure_parity, parity_document, parity_table
-from gconet.bench.reference import extend_photos, read_photos
-from gconet.bench.timing import WARM_UP_ROUNDS
+from gconet.bench.peers import PeerRequest
+from gconet.bench.photo_groups import extend_photos, group_inputs, read_photos
+from gconet.bench.timing import BRIEF
 from gconet.bench.tolerances import tolerance
 from gconet.engines.bundle_writer import check_output, describe_files, staged_bundle, write_manifest
 from gconet.engines.plan_options import DEFAULT_PLAN, PlanOptions
@@ -128,7 +132,7 @@ def build(request: BuildRequest, report: Report) -> Manifest:
             if passed or (request.allow_parity_failure and spec is specs[-1]):
                 if not passed:
                     manifest = dataclasses.replace(manifest, parity={**manifest.parity, "allowed": True})
-                manifest = _measure_latency(manifest, folder, request.out.name, report)
+                manifest = _measure_latency(manifest, folder, request, report)
                 break
             for name in manifest.files:
                 (folder / name).unlink()
@@ -231,14 +235,15 @@ def _measure_graph(checkpoint: Checkpoint, spec: EngineSpec, request: BuildReque
     return {"graph": graph if graph["passed"] else graph | {"allowed": True}}
 
 
-def _measure_latency(manifest: Manifest, folder: Path, name: str, report: Report) -> Manifest:
+def _measure_latency(manifest: Manifest, folder: Path, request: BuildRequest, report: Report) -> Manifest:
     group = min(LATENCY_GROUP, manifest.max_group)
     bundle = open_bundle(folder)
-    engine = dataclasses.replace(bundle_contender(bundle, None), engine=name.removesuffix(".gconet"))
-    with tqdm(
-        total=WARM_UP_ROUNDS + LATENCY_ROUNDS, desc="latency", unit="round", disable=None, leave=False
-    ) as progress:
-        rows = measure_latency([engine, eager_contender(bundle, None)], [group], LATENCY_ROUNDS, None, progress)
+    engine = dataclasses.replace(bundle_contender(bundle, None), engine=request.out.name.removesuffix(".gconet"))
+    eager = eager_contender(bundle, PeerRequest(manifest, request.checkpoint, None, folder))
+    inputs = group_inputs(read_photos(None), [group], manifest.preprocessing)
+    steps = BRIEF.at_most + LATENCY_ROUNDS
+    with tqdm(total=steps, desc="latency", unit="round", disable=None, leave=False) as progress:
+        rows = measure_latency([engine, eager], inputs, LATENCY_ROUNDS, BRIEF, progress)
     report("latency", f"compute only, interleaved with eager PyTorch\n{latency_table(rows)}")
-    latency = {"rows": [dataclasses.asdict(row) for row in rows], "environment": describe_environment()}
+    latency = {"rows": [row_document(row) for row in rows], "environment": describe_environment()}
     return dataclasses.replace(manifest, latency=latency)

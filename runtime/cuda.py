@@ -143,12 +143,12 @@ class PinnedArray(Owned):
 
 
 class Event(Owned):
-    """A point in a stream's work."""
+    """A point in a stream's work; a `timed` one also knows when it was reached, at some cost."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, timed: bool = False) -> None:
         with device:
-            flags = device.driver.CUevent_flags.CU_EVENT_DISABLE_TIMING
-            super().__init__(device, device.call("cuEventCreate", int(flags)), "cuEventDestroy")
+            flags = 0 if timed else int(device.driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)
+            super().__init__(device, device.call("cuEventCreate", flags), "cuEventDestroy")
 
     def record(self, stream: int) -> None:
         """Set it to the present end of a stream's work."""
@@ -165,6 +165,11 @@ class Event(Owned):
         """Let the calling thread wait for it."""
         with self.device:
             self.device.call("cuEventSynchronize", self.handle)
+
+    def elapsed_ms(self, earlier: Event) -> float:
+        """Milliseconds since another event; both are timed, and the GPU is past both."""
+        with self.device:
+            return float(self.device.call("cuEventElapsedTime", earlier.handle, self.handle))
 
     def hold(self, stream: int) -> None:
         """Let a stream's further work wait for it; returns at once."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
@@ -73,10 +74,10 @@ class Marker:
     """A point in a stream's work."""
 
     def __init__(self, stream: FakeStream) -> None:
-        self.stream, self.done = stream, False
+        self.stream, self.done, self.reached_ns = stream, False, 0
 
     def reach(self) -> None:
-        self.done = True
+        self.done, self.reached_ns = True, time.perf_counter_ns()
 
     def wait(self) -> None:
         self.stream.drain(lambda: self.done)
@@ -285,6 +286,12 @@ class FakeDriver:
         if (marker := self.events[hEvent]) is not None:
             marker.wait()
         return CUresult.CUDA_SUCCESS
+
+    def cuEventElapsedTime(self, hStart: int, hEnd: int) -> tuple[CUresult, float | None]:
+        start, end = self.events[hStart], self.events[hEnd]
+        if start is None or end is None or not (start.done and end.done):
+            return CUresult.CUDA_ERROR_NOT_READY, None
+        return CUresult.CUDA_SUCCESS, (end.reached_ns - start.reached_ns) / 1e6
 
     @staticmethod
     def _forget(things: dict[int, Any], key: int) -> CUresult:

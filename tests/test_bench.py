@@ -14,7 +14,6 @@ from conftest import TINY
 from gconet.bench import latency, parity
 from gconet.bench.parity import compare, measure_parity
 from gconet.bench.reference import eager_maps, extend_photos, reference_network
-from gconet.bench.timing import WARM_UP_ROUNDS, Timing, time_interleaved
 from gconet.bench.tolerances import TOLERANCES, Tolerance, tolerance
 from gconet.engines.registry import TARGETS, get_target
 from gconet.export import typed_parity
@@ -104,22 +103,13 @@ def test_reference_wants_the_checkpoint_the_bundle_was_built_from(tiny_bundle: B
         reference_network(manifest, tmp_path / "absent.safetensors")
 
 
-def test_contenders_take_turns_and_warm_up_is_not_counted() -> None:
-    calls: list[str] = []
-    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}  # type: ignore[misc]
-    timings = time_interleaved(contenders, 4, lambda: None)
-    assert calls == ["a", "b"] * (WARM_UP_ROUNDS + 4)
-    assert [len(timing.samples_ms) for timing in timings.values()] == [4, 4]
-    assert Timing([1.0, 2.0, 9.0]).percentile(50) == 2.0
-
-
 def test_latency_report_has_the_promised_keys_and_gates_on_the_budget(
     tiny_bundle: BundleMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundles = [str(tiny_bundle("onnxruntime", "fp32")), str(tiny_bundle("openvino", "fp32"))]
     report = tmp_path / "deep" / "latency.json"
     arguments = ["--bundle", bundles[0], "--bundle", bundles[1], "--group", "1", "--group", "2", "--rounds", "3"]
-    arguments += ["--no-eager", "--json", str(report)]
+    arguments += ["--no-eager", "--no-roofline", "--json", str(report)]
     assert run(latency.main, [*arguments, "--budget-ms", "100000"]) == 0
     document = json.loads(report.read_text())
     assert [(row["target"], row["group"]) for row in document["rows"]] == [

@@ -17,6 +17,7 @@ import torch
 from conftest import TINY, TINY_MAX_GROUP, TINY_SIZE
 
 import gconet.runtime as gr
+from gconet.bench import latency
 from gconet.bench.parity import measure_parity
 from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
 from gconet.engines.plan_options import PlanOptions
@@ -26,6 +27,7 @@ from gconet.engines.tensorrt_builder import plan_facts
 from gconet.export.operators import OPSET
 from gconet.export.to_onnx import export_detect
 from gconet.runtime.bundle import describe_file
+from gconet.runtime.command_line import run
 from gconet.runtime.cuda import Device
 from gconet.runtime.device_arrays import DeviceArray
 from gconet.runtime.manifest import MANIFEST_NAME, Manifest
@@ -362,3 +364,15 @@ def test_a_plan_of_another_version_names_both(plan: Path, tmp_path: Path) -> Non
 def test_a_gpu_that_is_not_there_is_told(plan: Path) -> None:
     with pytest.raises(gr.TargetError, match="no GPU 99 on this machine"):
         gr.load(plan, device="cuda:99")
+
+
+def test_bench_times_copies_computation_and_launches_apart(plan: Path, tmp_path: Path) -> None:
+    report = tmp_path / "latency.json"
+    arguments = ["--bundle", str(plan), "--no-eager", "--no-parity", "--rounds", "5", "--json", str(report)]
+    assert run(latency.main, arguments) == 0
+    (row,) = json.loads(report.read_text("utf-8"))["rows"]
+    assert all(value > 0 for value in row["gpu"].values())
+    assert row["device_memory_mb"] > 0
+    if torch.cuda.is_available():
+        assert row["projection"]["ms"] > 0
+        assert 0 < row["roofline"]["share_of_peak"] < 1

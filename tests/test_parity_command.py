@@ -8,11 +8,11 @@ import json
 import math
 import shutil
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from html_page import Page
 from parity_bundles import BundleWithFault, change_weight, scale_weights
 from PIL import Image
 from shapes import make_data
@@ -27,36 +27,6 @@ from gconet.train.checkpoint import Checkpoint
 FAULTY = "decoder.levels.2.fuse.0"
 TODAYS_KEYS = {"engine", "target", "precision", "checkpoint", "images", "passed", "reference", "tolerance", "rows",
                "environment"}  # fmt: skip
-
-
-class Page(HTMLParser):
-    """What a page shows and what it refers to; fails on tags that do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.images: list[dict[str, str | None]] = []
-        self.links: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.images.append(dict(attrs))
-        elif tag != "meta":
-            self.open.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +96,8 @@ def check_page(path: Path, document: dict[str, Any]) -> None:
     page = Page(path.read_text("utf-8"))
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert "http" not in path.read_text("utf-8")
-    assert len(page.images) == 4 * len(document["bundles"])
-    for image in page.images:
+    assert len(page.attributes_of("img")) == 4 * len(document["bundles"])
+    for image in page.attributes_of("img"):
         assert image["alt"]
         with Image.open(io.BytesIO(base64.b64decode((image["src"] or "").partition(",")[2]))) as picture:
             picture.load()

@@ -1,0 +1,40 @@
+"""What a run comes to, in a few sentences."""
+
+from __future__ import annotations
+
+from gconet.bench.latency_run import LatencyRun
+
+
+def verdict_lines(run: LatencyRun) -> list[str]:
+    """Everything that failed, each in a line; that all is well, or was not checked, else."""
+    lines = [
+        f"over budget: {row.engine} needs {row.p50_ms:.1f} ms for a group of {row.group}, "
+        f"the budget is {run.facts.budget_ms:g} ms"
+        for row in run.late
+    ]
+    lines += [
+        f"outside the tolerance: {row.engine}, {row.target} {row.precision}, for a group of {row.group}; its time "
+        "counts for nothing until `gconet parity` is content"
+        for row in run.wrong
+    ]
+    unchecked = sorted({row.engine for row in run.rows if row.parity is None or row.parity.status == "not checked"})
+    if run.parity_missing:
+        lines.append(f"parity not checked: {run.parity_missing}")
+    elif unchecked:
+        lines.append(f"parity not checked for {', '.join(unchecked)}")
+    elif not run.wrong:
+        lines.append("all that was timed has passed parity in this run")
+    lines += [f"left out: {name}: {why}" for name, why in run.left_out.items()]
+    return lines
+
+
+def machine_line(run: LatencyRun) -> str:
+    """Processor, threads, rounds, libraries."""
+    facts = run.facts
+    environment = facts.environment
+    libraries = ", ".join(f"{name} {version}" for name, version in environment.get("libraries", {}).items())
+    threads = f"{facts.threads} threads" if facts.threads else "each engine's choice of threads"
+    return (
+        f"{environment.get('cpu')}, {environment.get('cores')} cores, {environment.get('os')}; {threads}; "
+        f"{facts.rounds} interleaved rounds on {facts.images}; {libraries}"
+    )
