@@ -45,7 +45,7 @@ Bundles = Callable[[str, str], Path]
 
 @pytest.fixture(scope="module")
 def groups() -> list[FloatArray]:
-    """The example photos, as the tiny network takes them: three groups of five."""
+    """The example photos, as the tiny network takes them: four groups of five."""
     return read_calibration(None, Preprocessing(TINY_SIZE))
 
 

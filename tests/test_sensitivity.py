@@ -117,7 +117,7 @@ def test_the_sweep_reports_layers_and_trade_off(
     assert shares[-1] == 0
     assert all(row["p50_ms"] > 0 and row["fp32_ms"] > 0 for row in curve)
     assert document["judged"] == {"groups": 3, "photos": 6, "reference": "eager PyTorch, fp32"}
-    assert document["calibration"] == {"groups": 3, "photos": 15}
+    assert document["calibration"] == {"groups": 4, "photos": 20}
     out = capsys.readouterr().out
     assert "decoder.levels.1.side.4" in out
     assert "stays float" in out
