@@ -31,14 +31,16 @@ def latency_table(rows: Sequence[LatencyRow]) -> str:
     """A table for people at a terminal."""
     width = max(len(row.engine) for row in rows)
     head = f"{'engine':<{width}} {'target':<12} {'prec':<5} {'group':>5} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8}"
-    lines = [f"{head} {'images/s':>8} {'× eager':>8} {'peak MB':>8} {'of peak':>8} parity"]
+    lines = [f"{head} {'images/s':>8} {'× eager':>8} {'peak MB':>8}"]
     lines += [
         f"{row.engine:<{width}} {row.target:<12} {row.precision:<5} {row.group:>5} {row.p50_ms:>8.1f} "
         f"{row.p90_ms:>8.1f} {row.p99_ms:>8.1f} {row.images_per_s:>8.1f} "
-        f"{_number(row.speedup_over_eager, '.2f'):>8} {_number(row.peak_rss_mb, '.0f'):>8} {_share(row):>8} "
-        f"{parity_word(row)}"
+        f"{_number(row.speedup_over_eager, '.2f'):>8} {_number(row.peak_rss_mb, '.0f'):>8}"
         for row in rows
     ]
+    if any(row.roofline or row.parity for row in rows):  # a build has its own say on parity, before it times anything
+        more = [f"{'of peak':>8} parity", *(f"{_share(row):>8} {parity_word(row)}" for row in rows)]
+        lines = [f"{line} {columns}" for line, columns in zip(lines, more, strict=True)]
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from gconet.runtime.atomic import replacing
+from gconet.runtime.atomic import cannot_fill, cannot_write
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run
 from gconet.runtime.errors import UsageError
 from gconet.train.arguments import seed
@@ -73,13 +74,19 @@ def main(arguments: Sequence[str]) -> int:
     if len(groups) < 2:
         raise UsageError(f"{len(groups)} group cannot be mixed with another: give at least two --groups")
     rng = np.random.default_rng(options.seed)
-    for group, other in tqdm(list(pairwise([*groups, groups[0]])), unit="group", disable=None):
-        for name, example in mixed_examples(group, other, options.photos, options.size, rng):
-            for folder, suffix, picture in zip(FOLDERS, SUFFIXES, example, strict=True):
-                path = options.out / folder / group.name / f"{name}{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as temporary:
-                    picture.save(temporary, format="JPEG" if suffix == ".jpg" else "PNG", quality=95)
+    folder = options.out.absolute().parent
+    with cannot_write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=folder)
+    with scratch, cannot_fill(Path(scratch.name), options.out):
+        staging = Path(scratch.name, options.out.name)
+        for group, other in tqdm(list(pairwise([*groups, groups[0]])), unit="group", disable=None):
+            for name, example in mixed_examples(group, other, options.photos, options.size, rng):
+                for kind, suffix, picture in zip(FOLDERS, SUFFIXES, example, strict=True):
+                    path = staging / kind / group.name / f"{name}{suffix}"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    picture.save(path, quality=95)
+        staging.rename(options.out)
     print(f"{len(groups)} mixed groups in {options.out}")
     return EXIT_DONE
 

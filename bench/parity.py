@@ -23,7 +23,8 @@ from gconet.bench.parity_check import BundleParity, ParityRequest, bundle_docume
 from gconet.bench.parity_groups import EagerReference, measure_parity
 from gconet.bench.parity_report import html_report
 from gconet.bench.parity_statistics import ParityRow, compare, parity_document, parity_table
-from gconet.bench.reference import EXAMPLES, read_photos, reference_network
+from gconet.bench.photo_groups import EXAMPLES, read_photos
+from gconet.bench.reference import reference_network
 from gconet.engines.installed import import_or_explain
 from gconet.runtime.atomic import replacing
 from gconet.runtime.bundle import Bundle, open_bundle

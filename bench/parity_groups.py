@@ -12,7 +12,8 @@ from gconet.bench.bisect_layers import exported_layers
 from gconet.bench.bisect_runners import LayerRunner
 from gconet.bench.parity_accuracy import TruthGroup, eager_figures
 from gconet.bench.parity_statistics import ParityRow, compare
-from gconet.bench.reference import eager_maps, extend_photos
+from gconet.bench.photo_groups import extend_photos
+from gconet.bench.reference import eager_maps
 from gconet.bench.tolerances import tolerance
 from gconet.bench.toolboxes import Figures
 from gconet.runtime.manifest import Manifest

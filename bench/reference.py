@@ -7,15 +7,12 @@ from pathlib import Path
 
 import torch
 
-from gconet.bench.photo_groups import EXAMPLES, extend_photos, read_photos
 from gconet.runtime.bundle import describe_file
 from gconet.runtime.errors import CheckpointError
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.preprocess import FloatArray
 from gconet.train.checkpoint import SHIPPED, load_checkpoint
 from gconet.train.model import GCoNet
-
-__all__ = ["EXAMPLES", "eager_maps", "extend_photos", "read_photos", "reference_network"]
 
 BLOCK = 8  # photos encoded or decoded at a time: bounds memory, changes no photo's arithmetic
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -34,21 +35,19 @@ class Product:
 def cpu_products(threads: int | None) -> list[Product]:
     """All there are here; importing the libraries takes a moment."""
     products = [Product("numpy", "fp32", _numpy)]
-    try:
+    if importlib.util.find_spec("torch"):
         import torch
-    except ImportError:
-        pass
-    else:
+
         if threads:
             torch.set_num_threads(threads)
         products += [
             Product("PyTorch", name, partial(_torch, dtype))
             for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
         ]
-    try:
-        import openvino as ov
-    except ImportError:
+    if not importlib.util.find_spec("openvino"):
         return products
+    import openvino as ov
+
     core = ov.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     settings = {"INFERENCE_NUM_THREADS": threads} if threads else {}
@@ -65,10 +64,10 @@ def cpu_copies(threads: int | None) -> Iterator[Copy]:
     source = np.ones(COPY_BYTES // 4, np.float32)
     target = np.empty_like(source)
     yield 2 * COPY_BYTES, partial(np.copyto, target, source)
-    try:
-        import torch
-    except ImportError:
+    if not importlib.util.find_spec("torch"):
         return
+    import torch
+
     if threads:
         torch.set_num_threads(threads)
     yield 2 * COPY_BYTES, partial(torch.from_numpy(target).copy_, torch.from_numpy(source))

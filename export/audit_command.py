@@ -12,7 +12,7 @@ from typing import Any
 
 from gconet.bench.environment import describe_environment
 from gconet.bench.parity import parity_table
-from gconet.bench.reference import extend_photos, read_photos
+from gconet.bench.photo_groups import extend_photos, read_photos
 from gconet.bench.tolerances import tolerance
 from gconet.export.audit import GraphAudit, audit_graph
 from gconet.export.calibration import read_calibration

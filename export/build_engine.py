@@ -14,7 +14,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from gconet.bench.reference import EXAMPLES
+from gconet.bench.photo_groups import EXAMPLES
 from gconet.engines.plan_options import add_plan_arguments, plan_options
 from gconet.engines.registry import TARGETS
 from gconet.export.verified_build import BuildRequest, ParityError, build

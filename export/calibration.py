@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gconet.bench.reference import EXAMPLES
+from gconet.bench.photo_groups import EXAMPLES
 from gconet.runtime.photos import find_groups, read_photo
 from gconet.runtime.preprocess import FloatArray, Preprocessing, to_input
 

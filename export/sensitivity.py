@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gconet.bench.environment import describe_environment
-from gconet.bench.reference import EXAMPLES
+from gconet.bench.photo_groups import EXAMPLES
 from gconet.engines.registry import get_target
 from gconet.engines.target import Target
 from gconet.export.calibration import read_calibration

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gconet.bench.reference import EXAMPLES
+from gconet.bench.photo_groups import EXAMPLES
 from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
 from gconet.engines.registry import get_target
 from gconet.engines.target import EngineSpec

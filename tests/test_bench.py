@@ -13,7 +13,8 @@ from conftest import TINY
 
 from gconet.bench import latency, parity
 from gconet.bench.parity import compare, measure_parity
-from gconet.bench.reference import eager_maps, extend_photos, reference_network
+from gconet.bench.photo_groups import extend_photos
+from gconet.bench.reference import eager_maps, reference_network
 from gconet.bench.tolerances import TOLERANCES, Tolerance, tolerance
 from gconet.engines.registry import TARGETS, get_target
 from gconet.export import typed_parity

@@ -150,3 +150,10 @@ def test_the_table_for_a_terminal_does_without_what_was_not_measured() -> None:
     assert len(lines) == 3
     assert lines[1].endswith("62% passed")
     assert lines[2].endswith("- not checked")
+
+
+def test_a_build_which_has_judged_parity_before_does_not_say_that_it_was_not_checked() -> None:
+    timed_only = dataclasses.replace(ROW, parity=None, roofline=None)
+    assert "parity" in latency_table([ROW])
+    assert "parity" not in latency_table([timed_only])
+    assert "not checked" not in latency_table([timed_only])

@@ -11,7 +11,7 @@ from PIL import Image
 from shapes import make_data
 
 from gconet.bench import mixed_groups, suppression
-from gconet.runtime.errors import UsageError
+from gconet.runtime.errors import PhotoError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +74,12 @@ def test_what_cannot_be_mixed_is_one_line(mixed: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=reason):
             mixed_groups.main(arguments)
     assert not Path(new).exists()
+
+
+def test_a_bad_photo_leaves_nothing_behind(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    (data / "images" / "toys" / "triangle" / "3.jpg").write_bytes(b"no photo")
+    out = tmp_path / "below" / "mixed"
+    with pytest.raises(PhotoError, match=r"3\.jpg is not a photo"):
+        mixed_groups.main(["--data", str(data), "--out", str(out)])
+    assert list(out.parent.iterdir()) == []

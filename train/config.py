@@ -60,7 +60,7 @@ class TrainingConfig:
     steps : optimizer steps; 0 stands for `epochs`.
     sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
     levels : finest decoder level to train in equal parts of the run, coarse first for the same reason: two thirds of a
-        step's arithmetic are spent on level 1, which draws borders. The last one is 1, the answer.
+        step's arithmetic are spent on levels 2 and 1, which draw borders. The last one is 1, the answer.
     learning_rate, betas : of Adam.
     schedule : "constant", or "cosine" down to 0.
     warm_up : steps over which the rate rises from near 0.
