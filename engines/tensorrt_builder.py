@@ -164,9 +164,8 @@ def _compile(trt: ModuleType, job: Job, builder: Any, network: Any, config: Any,
     ):
         progress = ProgressBar(trt, bar)
         config.progress_monitor = progress.monitor
-        building = thread.submit(builder.build_serialized_network, network, config)
         try:
-            plan = building.result()
+            plan = thread.submit(builder.build_serialized_network, network, config).result()
         except KeyboardInterrupt:
             progress.stop()  # and the thread is waited for
             raise
