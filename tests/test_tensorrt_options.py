@@ -113,6 +113,7 @@ def remember(bar):
     stop(bar)
     stopped.set()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 tensorrt_progress.Phases = Pressed
 tensorrt_progress.ProgressBar.stop = remember
 try:
