@@ -44,6 +44,9 @@ def add_training_arguments(parser: Parser) -> None:
     )
     data.add_argument("--cutouts", type=Path, help="folder of RGBA cut-outs for --synthetic, and --distractor")
     data.add_argument("--vgg", type=Path, help="ImageNet VGG-16 weights for the encoder, torchvision's names")
+    data.add_argument(
+        "--start-from", type=Path, metavar="CHECKPOINT", help="go on with these weights, in a run of its own"
+    )
     data.add_argument("--group-size", type=positive, default=default.group_size, help="photos a group (%(default)s)")
     data.add_argument("--small-groups", choices=get_args(SmallGroups), default=default.small_groups,
                       help="with too few photos: refuse them, cut both of a pair to the smaller, as the authors do, or "
@@ -119,14 +122,16 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
                          "together at most 1")  # fmt: skip
     if o.scale[0] > o.scale[1]:
         raise UsageError(f"--scale {o.scale[0]} {o.scale[1]}: the smallest zoom comes first")
+    if o.start_from and (o.vgg or o.informed_start):
+        raise UsageError("--start-from brings all weights: leave --vgg and --informed-start out")
     if o.levels[-1] != 1:
         raise UsageError(f"--levels {' '.join(map(str, o.levels))}: the last part trains level 1, which is the answer")
     return TrainingConfig(
         **{
             key: getattr(o, key)
-            for key in ("data", "out", "cutouts", "vgg", "group_size", "small_groups", "epochs", "steps", "schedule",
-                        "pairs_per_step", "learning_rate", "warm_up", "encoder_rate", "seed", "device", "arithmetic",
-                        "channels_last", "workers", "average", "informed_start", "gam_rate",
+            for key in ("data", "out", "cutouts", "vgg", "start_from", "group_size", "small_groups", "epochs", "steps",
+                        "schedule", "pairs_per_step", "learning_rate", "warm_up", "encoder_rate", "seed", "device",
+                        "arithmetic", "channels_last", "workers", "average", "informed_start", "gam_rate",
                         "validate_every", "picture_every", "save_every")
         },
         hold_out=tuple(o.hold_out),

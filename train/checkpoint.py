@@ -156,6 +156,26 @@ def load_vgg16(model: GCoNet, path: str | os.PathLike[str]) -> None:
     model.encoder.load_state_dict({ours: source[name].float() for name, ours in names.items()})
 
 
+def load_start(model: GCoNet, path: str | os.PathLike[str]) -> None:
+    """Set the weights of a network that is to be trained further, in place.
+
+    The GCM and ACM heads keep their values where the checkpoint has none, or has an ACM for other classes.
+
+    Raises
+    ------
+    CheckpointError
+        As for `load_checkpoint`; and if one of the two has a GAM and the other has not.
+    """
+    checkpoint = read_checkpoint(path)
+    own = model.state_dict()
+    if checkpoint.info.architecture.gam != model.architecture.gam:
+        raise CheckpointError(f"{path} was trained {'with' if checkpoint.info.architecture.gam else 'without'} a GAM: "
+                              f"{'leave out' if checkpoint.info.architecture.gam else 'add'} --no-gam")  # fmt: skip
+    fitting = {name: weight for name, weight in checkpoint.state.items()
+               if name in own and own[name].shape == weight.shape}  # fmt: skip
+    model.load_state_dict(own | fitting)
+
+
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:

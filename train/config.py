@@ -50,6 +50,7 @@ class TrainingConfig:
     out : folder for checkpoints and logs.
     cutouts : folder of RGBA pictures for synthetic groups and distractors.
     vgg : ImageNet weights for the encoder, torchvision's names.
+    start_from : checkpoint whose weights the run starts with, instead of `vgg`; its optimizer starts anew.
     hold_out : groups to validate on, left out of training.
     architecture : switches GAM, GCM, ACM; `classes` is set from the data.
     group_size : photos of each of the two groups of a pair.
@@ -77,6 +78,7 @@ class TrainingConfig:
     out: Path
     cutouts: Path | None = None
     vgg: Path | None = None
+    start_from: Path | None = None
     hold_out: tuple[str, ...] = ()
     architecture: Architecture = field(default_factory=Architecture)
     weights: LossWeights = field(default_factory=LossWeights)

@@ -17,7 +17,7 @@ from gconet.runtime.command_line import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUP
 from gconet.runtime.errors import UsageError, one_line
 from gconet.runtime.preprocess import Preprocessing
 from gconet.train.arguments import add_run_arguments, add_training_arguments, training_config
-from gconet.train.checkpoint import CheckpointInfo, load_vgg16
+from gconet.train.checkpoint import CheckpointInfo, load_start, load_vgg16
 from gconet.train.config import TrainingConfig
 from gconet.train.data_check import checked_groups
 from gconet.train.groups import DataError, LabelledGroup
@@ -102,6 +102,8 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     model = initialise(GCoNet(config.architecture), config.seed)
     if config.vgg:
         load_vgg16(model, config.vgg)
+    if config.start_from:
+        load_start(model, config.start_from)
     if config.informed_start and not (config.out / STATE_NAME).is_file():
         processes.say("taking statistics of training photos")
         start_informed(model, groups, config, steps)
@@ -148,7 +150,8 @@ def _check_out(out: Path) -> None:
 
 
 def _provenance(config: TrainingConfig, steps: int) -> str:
-    return f"trained by gconet train: {steps} steps on {config.data.name}, seed {config.seed}"
+    start = f", from {config.start_from.name}" if config.start_from else ""
+    return f"trained by gconet train: {steps} steps on {config.data.name}, seed {config.seed}{start}"
 
 
 def _settings(
@@ -158,7 +161,7 @@ def _settings(
     settings = dataclasses.asdict(config)
     for key in ("epochs", *MAY_CHANGE):
         del settings[key]
-    for key in ("data", "cutouts", "vgg"):
+    for key in ("data", "cutouts", "vgg", "start_from"):
         settings[key] = settings[key] and settings[key].resolve().name  # the same data may have moved
     settings |= {
         "steps": steps,

@@ -1,0 +1,59 @@
+"""A training run that starts with the weights of another."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from gconet.runtime.command_line import Parser
+from gconet.runtime.errors import CheckpointError, UsageError
+from gconet.train.arguments import add_run_arguments, add_training_arguments, training_config
+from gconet.train.checkpoint import load_start, random_checkpoint, save_checkpoint
+from gconet.train.model import Architecture, GCoNet, initialise
+
+SMALL = Architecture(encoder_channels=(8, 12, 16, 24, 32), decoder_channels=12, classes=5)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """A small checkpoint of another seed."""
+    path = tmp_path / "start.safetensors"
+    save_checkpoint(random_checkpoint(seed=1, architecture=SMALL), path)
+    return path
+
+
+def test_all_weights_are_those_of_the_checkpoint(start: Path) -> None:
+    model = initialise(GCoNet(SMALL), seed=2)
+    load_start(model, start)
+    expected = random_checkpoint(seed=1, architecture=SMALL).state
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_head_for_other_classes_starts_fresh(start: Path) -> None:
+    model = initialise(GCoNet(dataclasses.replace(SMALL, classes=9)), seed=2)
+    fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
+    load_start(model, start)
+    expected = random_checkpoint(seed=1, architecture=SMALL).state
+    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, fresh[name])}
+    assert torch.equal(model.state_dict()["acm.weight"], fresh["acm.weight"])
+    assert torch.equal(model.encoder.conv1.conv1_1.weight, expected["encoder.conv1.conv1_1.weight"])
+    assert not any(name.startswith("acm.") for name in changed)
+
+
+def test_a_gam_cannot_come_from_a_network_without(start: Path) -> None:
+    model = GCoNet(dataclasses.replace(SMALL, gam=False))
+    with pytest.raises(CheckpointError, match="trained with a GAM: leave out --no-gam"):
+        load_start(model, start)
+
+
+@pytest.mark.parametrize("other", [["--vgg", "vgg.pth"], ["--informed-start"]], ids=["vgg", "informed"])
+def test_there_is_one_start(start: Path, tmp_path: Path, other: list[str]) -> None:
+    parser = Parser("gconet train", "", "")
+    add_run_arguments(parser)
+    add_training_arguments(parser)
+    options = parser.parse_args(["--data", "d", "--out", str(tmp_path), "--start-from", str(start), *other])
+    with pytest.raises(UsageError, match="leave --vgg and --informed-start out"):
+        training_config(options)
