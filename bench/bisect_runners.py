@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,10 +75,10 @@ def bundle_runner(bundle: Bundle) -> LayerRunner:
     if problem:
         raise TargetError(problem)
     if bundle.manifest.target == "openvino":
-        return _openvino_runner(bundle.file(".xml"), bundle.manifest.precision, bundle.folder.name)
+        return _openvino_runner(bundle)
     import onnx
 
-    return _onnx_runner(onnx.load(bundle.file(".onnx")), bundle.folder.name, optimise=True)
+    return _onnx_runner(onnx.load(bundle.file("detect.onnx")), bundle.folder.name, optimise=True)
 
 
 def why_not_readable(bundle: Bundle) -> str | None:
@@ -132,11 +131,12 @@ def _dequantised(model: onnx.ModelProto, tensors: set[str]) -> dict[str, str]:
     return readable
 
 
-def _openvino_runner(path: Path, precision: str, name: str) -> LayerRunner:
+def _openvino_runner(bundle: Bundle) -> LayerRunner:
     ov = import_or_explain("openvino", ("openvino",))
     base: Any = import_or_explain("polygraphy.backend.base", POLYGRAPHY).BaseRunner
     core = ov.Core()
-    model = core.read_model(path)
+    files = bundle.file("detect.xml"), bundle.file(".bin")
+    model = core.read_model(*files)
     graph = openvino_graph(model)
     layers = name_layers(graph)
 
@@ -144,18 +144,18 @@ def _openvino_runner(path: Path, precision: str, name: str) -> LayerRunner:
         """Compiles the model with all layers as outputs, in float32, for the shape of its input."""
 
         def infer_impl(self, feed_dict: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-            marked = core.read_model(path)
+            marked = core.read_model(*files)
             marked.reshape(list(feed_dict["images"].shape))
             operations = {operation.get_friendly_name(): operation for operation in marked.get_ordered_ops()}
             outputs = [ov.opset13.convert(operations[tensor].output(0), "f32") for tensor in layers.values()]
             marked = ov.Model(outputs, marked.get_parameters())
-            hint = precision_hint(precision, core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+            hint = precision_hint(bundle.manifest.precision, core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
             compiled = core.compile_model(marked, DEVICE, {"INFERENCE_PRECISION_HINT": hint})
             request = compiled.create_infer_request()
             request.infer(dict(feed_dict))
             return {tensor: request.get_output_tensor(index).data for index, tensor in enumerate(layers.values())}
 
-    return LayerRunner(graph, layers, OpenVinoRunner(name=name))
+    return LayerRunner(graph, layers, OpenVinoRunner(name=bundle.folder.name))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from gconet.bench.flops import Form
 from gconet.bench.peers import EAGER, PEERS, Infer, PeerRequest, why_not_here
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import CheckpointError, TargetError, one_line
+from gconet.runtime.large_groups import infer_group
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.session import DEVICES, Session, open_session
 
@@ -51,7 +52,7 @@ def bundle_contender(bundle: Bundle, threads: int | None) -> Contender:
         engine=bundle.folder.name.removesuffix(".gconet"),
         target=manifest.target,
         precision=manifest.precision,
-        infer=lambda images: session.infer({"images": images})["maps"],
+        infer=lambda images: infer_group(session, manifest, images),
         bundle=bundle,
         form="inference",
         process=("--bundle", str(bundle.folder), *_threads(threads)),

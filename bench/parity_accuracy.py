@@ -23,6 +23,7 @@ from gconet.bench.tolerances import MetricTolerance
 from gconet.bench.toolboxes import Figures, Scores, eval_co_sod, mean_figures, scores
 from gconet.runtime.detector import Detector
 from gconet.runtime.errors import UsageError
+from gconet.runtime.large_groups import infer_group
 from gconet.runtime.photos import find_groups, read_photo
 from gconet.runtime.preprocess import FloatArray, Preprocessing, resize_map, to_input
 from gconet.train.model import GCoNet
@@ -120,7 +121,7 @@ def measure_metric_parity(
 
     def infer(images: FloatArray) -> FloatArray:
         nonlocal finite
-        maps = detector.session.infer({"images": images})["maps"]
+        maps = infer_group(detector.session, detector.bundle.manifest, images)
         finite = finite and bool(np.isfinite(maps).all())
         return maps
 

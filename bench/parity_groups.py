@@ -16,6 +16,7 @@ from gconet.bench.photo_groups import extend_photos
 from gconet.bench.reference import eager_maps
 from gconet.bench.tolerances import tolerance
 from gconet.bench.toolboxes import Figures
+from gconet.runtime.large_groups import infer_group
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.preprocess import FloatArray, Photo, Preprocessing, to_input
 from gconet.runtime.session import Session
@@ -96,7 +97,7 @@ def compare_groups(
     for size in sizes:
         progress(f"parity: group of {size}")
         wanted = reference.maps(manifest.preprocessing, size)
-        found = session.infer({"images": reference.inputs(manifest.preprocessing, size)})["maps"]
+        found = infer_group(session, manifest, reference.inputs(manifest.preprocessing, size))
         row = compare(wanted, found, limits)
         index = row.worst_photo
         yield row, ComparedPhoto(size, index, reference.group(size)[index], wanted[index, 0], found[index, 0])

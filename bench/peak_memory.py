@@ -18,12 +18,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from gconet.bench.peers import PEERS, PeerRequest
 from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run
+from gconet.runtime.large_groups import infer_group
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.session import DEVICES, open_session
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
             infer = PEERS[options.peer].load(request)
         else:
             session = open_session(bundle, "auto", options.threads)
-            infer = lambda images: session.infer({"images": images})  # noqa: E731
+            infer = partial(infer_group, session, bundle.manifest)
         for _ in range(REPEATS):
             infer(images)
         taken = None if free is None else (free - (_free_device_memory(device) or 0)) / 1e6

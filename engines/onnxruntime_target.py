@@ -13,6 +13,8 @@ from gconet.runtime.errors import TargetError, one_line
 if TYPE_CHECKING:
     import onnx
 
+    from gconet.engines.shared_weights import WeightStore
+
 PROVIDER = "CPUExecutionProvider"
 
 
@@ -45,23 +47,41 @@ class OnnxRuntimeTarget:
         return None
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
-        """Write `detect.onnx` with constants folded and what is redundant taken out.
+        """Write an `.onnx` for each of the bundle's graphs, and one file of weights.
 
-        Fused operators and blocked layouts suit one kind of processor, so they are left to the session that loads it.
+        Constants are folded and what is redundant is taken out. Fused operators and blocked layouts suit one kind of
+        processor, so they are left to the session that loads it.
         """
+        from gconet.engines.graph_parts import cut
+        from gconet.engines.shared_weights import WEIGHTS_FILE, WeightStore
+
+        weights, written = folder / WEIGHTS_FILE, []
+        with weights.open("xb") as file:
+            store = WeightStore(file)
+            for name, part in cut(graph).items():
+                written.append(self._build_part(part, folder / f"{name}.onnx", store))
+        return [*written, weights]
+
+    def _build_part(self, graph: onnx.ModelProto, path: Path, store: WeightStore) -> Path:
         import onnx.inliner
 
+        from gconet.engines.shared_weights import move_onnx_weights
+
         ort = import_or_explain("onnxruntime", self.packages)
-        path = folder / "detect.onnx"
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
         with tempfile.TemporaryDirectory() as scratch:
-            source = Path(scratch, "detect.onnx")
+            source, optimised = Path(scratch, "source.onnx"), Path(scratch, "optimised.onnx")
+            options.optimized_model_filepath = str(optimised)
             onnx.save(onnx.inliner.inline_local_functions(graph), source)
             try:
                 ort.InferenceSession(source, options, providers=[PROVIDER])
             except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
-                raise TargetError(f"ONNX Runtime {ort.__version__} refuses the graph: {one_line(error)}") from error
-        return [path]
+                raise TargetError(
+                    f"ONNX Runtime {ort.__version__} refuses the graph {path.stem}: {one_line(error)}"
+                ) from error
+            model = onnx.load(optimised)
+        move_onnx_weights(model, store)
+        onnx.save(model, path)
+        return path

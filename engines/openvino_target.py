@@ -44,18 +44,29 @@ class OpenVinoTarget:
         return None if DEVICE in ov.Core().available_devices else "OpenVINO finds no CPU plugin: reinstall openvino"
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
-        """Write `detect.xml` and `detect.bin`, weights in fp32 or as the graph has them, the group axis dynamic."""
+        """Write an `.xml` for each of the bundle's graphs, and one file of weights, in fp32 or as the graph has them.
+
+        The group axis is dynamic.
+        """
         import onnx.inliner
 
+        from gconet.engines.graph_parts import cut
+        from gconet.engines.shared_weights import WEIGHTS_FILE, WeightStore, move_ir_weights
+
         ov = import_or_explain("openvino", self.packages)
-        with tempfile.TemporaryDirectory() as scratch:
-            source = Path(scratch, "detect.onnx")
-            onnx.save(onnx.inliner.inline_local_functions(graph), source)  # OpenVINO does not read functions
-            try:
-                model = ov.Core().read_model(source)
-            except RuntimeError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise TargetError(f"OpenVINO {ov.__version__} refuses the graph: {reason}") from error
-            path = folder / "detect.xml"
-            ov.save_model(model, path, compress_to_fp16=False)
-        return [path, path.with_suffix(".bin")]
+        weights, written = folder / WEIGHTS_FILE, []
+        with tempfile.TemporaryDirectory() as scratch, weights.open("xb") as file:
+            store = WeightStore(file)
+            for name, part in cut(graph).items():
+                source, description = Path(scratch, f"{name}.onnx"), Path(scratch, f"{name}.xml")
+                onnx.save(onnx.inliner.inline_local_functions(part), source)  # OpenVINO does not read functions
+                try:
+                    model = ov.Core().read_model(source)
+                except RuntimeError as error:
+                    reason = str(error).strip().splitlines()[-1]
+                    raise TargetError(f"OpenVINO {ov.__version__} refuses the graph {name}: {reason}") from error
+                ov.save_model(model, description, compress_to_fp16=False)
+                path = folder / description.name
+                path.write_bytes(move_ir_weights(description, description.with_suffix(".bin"), store))
+                written.append(path)
+        return [*written, weights]

@@ -14,6 +14,7 @@ import torch
 
 from gconet.export.calibration import read_calibration
 from gconet.export.inference import InferenceNetwork
+from gconet.export.inner_tensors import name_inner_tensors
 from gconet.export.operators import DOMAIN, OPSET, VERSION, functions
 from gconet.export.precision import lower
 from gconet.runtime.preprocess import FloatArray, Preprocessing
@@ -67,6 +68,7 @@ def export_network(network: InferenceNetwork, size: int) -> onnx.ModelProto:
         graph.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     graph.producer_name = "gconet-deploy"
     _strip_trace_metadata(graph)
+    name_inner_tensors(graph)
     onnx.checker.check_model(graph, full_check=True)
     return graph
 

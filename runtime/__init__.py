@@ -6,10 +6,13 @@
 """
 
 from gconet.runtime.bundle import Bundle, open_bundle
+from gconet.runtime.consensus_builder import ConsensusBuilder
+from gconet.runtime.consensus_file import Consensus, load_consensus, save_consensus
 from gconet.runtime.detector import Detector, load
 from gconet.runtime.errors import (
     BundleError,
     CheckpointError,
+    ConsensusError,
     GconetError,
     PhotoError,
     TargetError,
@@ -22,6 +25,9 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "Consensus",
+    "ConsensusBuilder",
+    "ConsensusError",
     "Detector",
     "GconetError",
     "Manifest",
@@ -30,5 +36,7 @@ __all__ = [
     "TargetError",
     "UsageError",
     "load",
+    "load_consensus",
     "open_bundle",
+    "save_consensus",
 ]

@@ -28,6 +28,10 @@ class Bundle:
                 return self.folder / name
         raise BundleError(f"{self.folder} holds no {suffix} file for target {self.manifest.target}: {REBUILD}")
 
+    def graphs(self, suffix: str) -> frozenset[str]:
+        """Names of the graphs it holds as files that end in `suffix`."""
+        return frozenset(name.removesuffix(suffix) for name in self.manifest.files if name.endswith(suffix))
+
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Read the manifest and verify size and SHA-256 of every artefact.

@@ -53,6 +53,11 @@ def positive_float(text: str) -> float:
     return value
 
 
+def warn(message: str) -> None:
+    """Say a line on standard error, and go on."""
+    print(f"gconet: {message}", file=sys.stderr)
+
+
 def write_json(path: Path, document: Any) -> None:
     """Write a report, replacing an earlier one at once; raises UsageError if the folder cannot be written."""
     with replacing(path) as temporary:

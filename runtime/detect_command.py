@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 from tqdm import tqdm
 
-from gconet.runtime.command_line import EXIT_DONE, Parser, positive
+from gconet.runtime.command_line import EXIT_DONE, Parser, positive, warn
+from gconet.runtime.consensus_file import load_consensus
 from gconet.runtime.detector import Detector, load
 from gconet.runtime.errors import GconetError, UsageError
 from gconet.runtime.map_files import plan_maps, write_maps
-from gconet.runtime.photos import Group, find_groups
+from gconet.runtime.photos import Group, find_groups, readable_groups
+from gconet.runtime.preprocess import FloatArray
 
 DESCRIPTION = "Find the object a group of photos shares and write one map per photo: white is the shared object."
 EPILOG = """\
@@ -20,9 +23,11 @@ examples:
   gconet detect a.jpg b.jpg c.jpg --out maps       three photos, one group
   gconet detect photos/ --out maps                 a folder is a group; a folder of folders is many, mirrored in maps/
   gconet detect photos/ --skip-existing            go on where an earlier run stopped
+  gconet detect new/ --consensus chair.safetensors find what `gconet consensus` kept, photo by photo
 
 Maps are 8-bit grey PNGs of the photo's size (upright, EXIF orientation applied). A group's maps are written when all of
-them are computed, so a bad photo leaves nothing of its group behind; groups before it are kept."""
+them are computed, so a bad photo leaves nothing of its group behind; groups before it are kept. A group may have any
+number of photos: large ones are done in blocks, with temporary files of up to 5 MB a photo where TMPDIR says."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,15 +40,26 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     parser.add_argument("--overwrite", action="store_true", help="replace maps that exist already")
     parser.add_argument("--skip-existing", action="store_true", help="leave out groups whose maps all exist already")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave photos out that cannot be read, and name "
+                        "them; else the first one ends the run")  # fmt: skip
+    parser.add_argument("--consensus", type=Path, metavar="F", help="find what this file keeps in each photo by "
+                        "itself, instead of what a group shares; see gconet consensus")  # fmt: skip
     options = parser.parse_args(arguments)
 
     groups = find_groups(options.photos)
+    if options.skip_unreadable:
+        groups = readable_groups(groups, warn)
     plan = plan_maps(groups, options.out, options.overwrite, options.skip_existing)
     detector = load(options.bundle, options.device, options.threads)
-    for group, _ in plan:
-        _check_size(detector, group)
     skipped = len(groups) - len(plan)
-    _detect_all(detector, plan, skipped)
+    if options.consensus is None:
+        for group, _ in plan:
+            _check_size(detector, group)
+        with _LargeGroupBar() as bar:
+            _write_all(detector.stream_groups((group.photos for group, _ in plan), bar.update), plan, skipped)
+    else:
+        vector = load_consensus(options.consensus, detector.bundle).vector
+        _write_all((detector.segment_stream(group.photos, vector) for group, _ in plan), plan, skipped)
 
     print(f"{_counted(sum(len(paths) for _, paths in plan), 'map')} of {_counted(len(plan), 'group')} in {options.out}"
           + (f"; {_counted(skipped, 'group')} skipped, with maps already" if skipped else ""))  # fmt: skip
@@ -61,10 +77,9 @@ def _check_size(detector: Detector, group: Group) -> None:
               file=sys.stderr)  # fmt: skip
 
 
-def _detect_all(detector: Detector, plan: Sequence[tuple[Group, Sequence[Path]]], done: int) -> None:
+def _write_all(maps: Iterator[Iterator[FloatArray]], plan: Sequence[tuple[Group, Sequence[Path]]], done: int) -> None:
     """Write the maps of every group; an error says how many groups are complete, those `done` before included."""
     with tqdm(total=sum(len(paths) for _, paths in plan), unit="photo", disable=None) as progress:
-        maps = detector.detect_groups(group.photos for group, _ in plan)
         for _, paths in plan:
             try:
                 write_maps(paths, next(maps))
@@ -75,6 +90,30 @@ def _detect_all(detector: Detector, plan: Sequence[tuple[Group, Sequence[Path]]]
                 raise type(error)(f"{error}; {finished}; pass --overwrite, or --skip-existing to go on") from error
             done += 1
             progress.update(len(paths))
+
+
+class _LargeGroupBar:
+    """A bar of its own for each pass over a group that is done in blocks, with the time left."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` photos are through this stage."""
+        if self._bar is None or self._bar.desc != f"{stage}: ":
+            self.__exit__()
+            self._bar = tqdm(desc=stage, total=total, unit="photo", position=1, leave=False, disable=None)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self.__exit__()
+            self._bar = None
 
 
 def _counted(count: int, noun: str) -> str:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.errors import PhotoError, UsageError
+from gconet.runtime.consensus_builder import ConsensusBuilder
+from gconet.runtime.encoded_group import graph_session
+from gconet.runtime.errors import UsageError
+from gconet.runtime.large_groups import (
+    Progress,
+    check_one_call,
+    input_blocks,
+    segment_maps,
+    silent,
+    stream_maps,
+    streams,
+)
 from gconet.runtime.lookahead import ahead
-from gconet.runtime.photos import read_photo
-from gconet.runtime.preprocess import SIZE_STEP, FloatArray, Photo, resize_map, to_input
+from gconet.runtime.prepared_group import Photos, PreparedGroup, arrays, check_list
+from gconet.runtime.preprocess import SIZE_STEP, FloatArray, resize_map, to_input
 from gconet.runtime.session import DeviceSession, Session, open_session
 
 if TYPE_CHECKING:
     from gconet.runtime.device_arrays import DeviceArray
-
-# Of the affinity between all C5 pixels of a group, in float32: half of a common machine's 16 GB, and 228 photos at 224
-# pixels. An engine that runs out of memory may take the process with it, so larger ones are not tried.
-MAX_AFFINITY_BYTES = 8 * 10**9
 
 
 class Detector:
@@ -31,13 +37,16 @@ class Detector:
         self.bundle = bundle
         self.session = session
 
-    def detect(self, photos: Sequence[str | os.PathLike[str] | Photo]) -> list[FloatArray]:
+    def detect(self, photos: Photos) -> list[FloatArray]:
         """Find the object that a group of photos shares.
+
+        Small groups are done in one call, large ones in blocks and flat memory (`stream` has flat memory for the maps
+        too); the answer is the same.
 
         Parameters
         ----------
-        photos : paths, or (H, W, 3) uint8 RGB arrays, each of its own size; at least one. Plans take up to the bundle's
-            `max_group`; other engines take more, as far as memory goes (`check_count`), but were verified up to there.
+        photos : paths, or (H, W, 3) uint8 RGB arrays, each of its own size; at least one. TensorRT plans take up to the
+            bundle's `max_group`; other engines take any number, verified up to there.
 
         Returns
         -------
@@ -48,13 +57,23 @@ class Detector:
         PhotoError
             If a photo cannot be read or is no such array.
         UsageError
-            If there are no photos, one path in place of a list, or more photos than the engine takes.
+            If there are no photos, one path in place of a list, or more photos than the engine takes; or no room on the
+            disk for the features of a large group.
         TargetError
             If the engine fails, as when memory runs out.
         """
-        return _finish(self._infer(self._prepare(photos)))
+        return list(self.stream(photos))
 
-    def detect_groups(self, groups: Iterable[Sequence[str | os.PathLike[str] | Photo]]) -> Iterator[list[FloatArray]]:
+    def stream(self, photos: Photos, progress: Progress = silent) -> Iterator[FloatArray]:
+        """The maps of one group, one by one, so that any number of photos is done in flat memory; see `detect`.
+
+        Parameters
+        ----------
+        progress : of a large group, called as progress("encode" or "draw", photos done, photos in all).
+        """
+        return self._finish(self._infer(self._prepare(photos)), progress)
+
+    def detect_groups(self, groups: Iterable[Photos]) -> Iterator[list[FloatArray]]:
         """Maps of many groups, one after the other, faster than a loop over `detect`.
 
         The next group's photos are read and resized, and its maps computed, while the caller uses the last one's. At
@@ -68,24 +87,115 @@ class Detector:
         ------
         What `detect` returns of each group, in order; errors are raised as there, in their group's turn.
         """
-        return map(_finish, ahead(self._infer, ahead(self._prepare, groups)))
+        return map(list, self.stream_groups(groups))
 
-    def _prepare(self, photos: Sequence[str | os.PathLike[str] | Photo]) -> _Prepared:
-        if isinstance(photos, str | os.PathLike):
-            raise UsageError(f"a group is a list of photos, got the one path {photos}")
-        self.check_count(len(photos))
+    def stream_groups(self, groups: Iterable[Photos], progress: Progress = silent) -> Iterator[Iterator[FloatArray]]:
+        """The same with each group's maps one by one, as `stream` gives them; use them up before the next group's."""
+        prepared = ahead(self._infer, ahead(self._prepare, groups))
+        return (self._finish(group, progress) for group in prepared)
+
+    def consensus(self, photos: Photos) -> FloatArray:
+        """What a group shares, to be found in other photos by `segment`, and kept by `save_consensus`.
+
+        Returns
+        -------
+        (C,) float32, 512 numbers of the paper's network.
+
+        Raises
+        ------
+        BundleError
+            If the bundle lacks the graph for it: it is old, or of a TensorRT plan.
+        PhotoError, UsageError, TargetError
+            As for `detect`.
+        """
+        return self._consensus(photos)[0]
+
+    def attention(self, photos: Photos) -> FloatArray:
+        """Where the consensus of a group comes from: the GAM's attention [3.2].
+
+        Returns
+        -------
+        (N, h, w) float32, 14×14 at 224 pixels, each photo's summing to 1; uniform in a network without GAM. Errors are
+        those of `consensus`.
+        """
+        return self._consensus(photos)[1]
+
+    def segment(self, photos: Photos, consensus: FloatArray) -> list[FloatArray]:
+        """Find a known consensus in photos, each by itself: what else is in the list does not matter.
+
+        Parameters
+        ----------
+        photos : as for `detect`.
+        consensus : (C,), of a detector of the same network.
+
+        Returns
+        -------
+        Maps as those of `detect`.
+
+        Raises
+        ------
+        UsageError
+            If the consensus has another length, and as for `consensus`.
+        BundleError, PhotoError, TargetError
+            As for `consensus`.
+        """
+        return list(self.segment_stream(photos, consensus))
+
+    def segment_stream(self, photos: Photos, consensus: FloatArray) -> Iterator[FloatArray]:
+        """The maps of `segment` one by one, in flat memory."""
+        check_list(photos)
+        channels = self.bundle.manifest.architecture.get("encoder_channels", (512,))[-1]
+        if consensus.shape != (channels,):
+            raise UsageError(f"a consensus of this network has shape ({channels},), not {consensus.shape}")
         shapes: list[tuple[int, int]] = []
+        inputs = input_blocks(arrays(photos, shapes), len(photos), self.bundle.manifest.preprocessing)
+        found = segment_maps(self.session, inputs, consensus)
+        return (resize_map(saliency, *shapes[index]) for index, saliency in enumerate(found))
 
-        def arrays() -> Iterator[Photo]:
-            for index, photo in enumerate(photos):
-                array = _as_array(photo, index)
-                shapes.append((array.shape[0], array.shape[1]))
-                yield array
+    def streams(self, count: int) -> bool:
+        """Whether a group of `count` photos is done in blocks."""
+        return streams(self.session, self.bundle.manifest.preprocessing.size, count)
 
-        return _Prepared(to_input(arrays(), self.bundle.manifest.preprocessing, len(photos)), shapes)
+    def _consensus(self, photos: Photos) -> tuple[FloatArray, FloatArray]:
+        check_list(photos)
+        if not len(photos):
+            raise UsageError("a group needs at least one photo")
+        preprocessing = self.bundle.manifest.preprocessing
+        session = graph_session(self.session, "consensus")
+        if self.streams(len(photos)):
+            builder = ConsensusBuilder(self)
+            builder.add(*photos)
+            return builder.consensus(), builder.attention()
+        outputs = session.run("consensus", {"images": to_input(arrays(photos, []), preprocessing, len(photos))})
+        side = preprocessing.size // SIZE_STEP
+        uniform = np.full((len(photos), side, side), 1 / side**2, np.float32)  # of a network without GAM
+        attention = outputs["attention"][:, 0] if "attention" in outputs else uniform
+        return outputs["consensus"].reshape(-1), attention
 
-    def _infer(self, group: _Prepared) -> _Prepared:
-        return _Prepared(self.session.infer({"images": group.values})["maps"], group.shapes)
+    def _prepare(self, photos: Photos) -> PreparedGroup:
+        check_list(photos)
+        self.check_count(len(photos))
+        if self.streams(len(photos)):
+            return PreparedGroup(photos, None, [])
+        shapes: list[tuple[int, int]] = []
+        values = to_input(arrays(photos, shapes), self.bundle.manifest.preprocessing, len(photos))
+        return PreparedGroup(photos, values, shapes)
+
+    def _infer(self, group: PreparedGroup) -> PreparedGroup:
+        if group.values is None:
+            return group
+        return group._replace(values=self.session.infer({"images": group.values})["maps"])
+
+    def _finish(self, group: PreparedGroup, progress: Progress) -> Iterator[FloatArray]:
+        shapes = group.shapes
+        maps: Iterable[FloatArray]
+        if group.values is None:
+            manifest, count = self.bundle.manifest, len(group.photos)
+            inputs = input_blocks(arrays(group.photos, shapes), count, manifest.preprocessing)
+            maps = stream_maps(self.session, manifest, inputs, count, progress)
+        else:
+            maps = group.values[:, 0]
+        return (resize_map(saliency, *shapes[index]) for index, saliency in enumerate(maps))
 
     def detect_on_device(self, images: object, maps: object | None = None) -> DeviceArray:
         """Run a group whose network input lies on the GPU already; nothing is copied, and nothing waited for.
@@ -120,21 +230,15 @@ class Detector:
         """Raise UsageError if a group of `count` photos is empty or more than the plan, or memory, has room for."""
         if count < 1:
             raise UsageError("a group needs at least one photo")
-        limit = self.session.max_group
-        if limit is not None:
-            if count > limit:
-                raise UsageError(
-                    f"a group of {count} photos: {self.bundle.folder} takes up to {limit}; "
-                    f"for more, build with `--max-group {count}`"
-                )
+        if self.streams(count):
             return
-        pixels = (self.bundle.manifest.preprocessing.size // SIZE_STEP) ** 2  # of one photo's C5
-        needed = (count * pixels) ** 2 * np.dtype(np.float32).itemsize
-        if needed > MAX_AFFINITY_BYTES:
-            fitting = math.isqrt(MAX_AFFINITY_BYTES // np.dtype(np.float32).itemsize) // pixels
+        limit = self.session.max_group
+        if limit is None:
+            check_one_call(self.bundle.manifest.preprocessing.size, count)
+        elif count > limit:
             raise UsageError(
-                f"a group of {count} photos needs about {needed / 1e9:.0f} GB of memory for its affinity alone: "
-                f"split it into groups of at most {fitting}"
+                f"a group of {count} photos: {self.bundle.folder} takes up to {limit}; "
+                f"for more, build with `--max-group {count}`"
             )
 
 
@@ -170,22 +274,3 @@ def load(
         raise UsageError(f"threads must be at least 1, got {threads}")
     opened = open_bundle(bundle)
     return Detector(opened, open_session(opened, device, threads, cuda_graphs, provider))
-
-
-class _Prepared(NamedTuple):
-    """Network input or output of a group, (N, channels, S, S), and the height and width of its photos."""
-
-    values: FloatArray
-    shapes: Sequence[tuple[int, int]]
-
-
-def _finish(group: _Prepared) -> list[FloatArray]:
-    return [resize_map(saliency[0], *shape) for saliency, shape in zip(group.values, group.shapes, strict=True)]
-
-
-def _as_array(photo: str | os.PathLike[str] | Photo, index: int) -> Photo:
-    if not isinstance(photo, np.ndarray):
-        return read_photo(photo)
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
-        raise PhotoError(f"photo {index} is {photo.dtype} {photo.shape}: an (H, W, 3) uint8 RGB array is wanted")
-    return photo

@@ -21,6 +21,10 @@ class BundleError(GconetError):
     """A bundle that is missing, incomplete, altered, or from a newer version."""
 
 
+class ConsensusError(GconetError):
+    """A file that is not a consensus, or one that another network made."""
+
+
 class TargetError(GconetError):
     """An engine that cannot be built or run on this machine."""
 

@@ -9,17 +9,18 @@ from typing import Any
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import BundleError, TargetError, one_line
-from gconet.runtime.session import SessionOptions
+from gconet.runtime.session import DETECT, SessionOptions
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 INSTALL_GPU = (
     "pip install 'onnxruntime-gpu[cuda,cudnn]' (CUDA 13; for a driver of CUDA 12 'onnxruntime-gpu[cuda,cudnn]==1.26.*')"
 )
+WEIGHTS_FILE = "weights.bin"  # of all graphs
 USUAL_GROUP = 5  # what the TensorRT provider chooses kernels for
 
 
-def create_session(ort: ModuleType, bundle: Bundle, options: SessionOptions) -> Any:
-    """Load a bundle's `.onnx` on the device that was asked for, and on no other.
+def create_session(ort: ModuleType, bundle: Bundle, options: SessionOptions, graph: str = DETECT) -> Any:
+    """Load one of a bundle's graphs on the device that was asked for, and on no other.
 
     Raises
     ------
@@ -45,7 +46,9 @@ def create_session(ort: ModuleType, bundle: Bundle, options: SessionOptions) -> 
     settings.log_severity_level = 3  # errors only: warnings about unused initialisers help nobody
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
-    path = bundle.file(".onnx")
+    path = bundle.file(f"{graph}.onnx")
+    if (bundle.folder / WEIGHTS_FILE).exists():
+        bundle.file(WEIGHTS_FILE)  # ONNX Runtime reads it by itself: only if the manifest vouches for it
     try:
         # With a fallback it would print, not raise, and run on the CPU.
         session = ort.InferenceSession(path, settings, providers=_providers(wanted, bundle, options), enable_fallback=0)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import TargetError, UsageError, one_line
-from gconet.runtime.session import SessionOptions, Tensors
+from gconet.runtime.session import DETECT, SessionOptions, Tensors
 
 
 class OnnxRuntimeSession:
@@ -28,6 +29,9 @@ class OnnxRuntimeSession:
         from gconet.runtime.onnxruntime_providers import TENSORRT, create_session
 
         self._session = create_session(ort, bundle, options)
+        self._create: Callable[[str], Any] = partial(create_session, ort, bundle, options)
+        self.graphs = bundle.graphs(".onnx")
+        self._parts: dict[str, Any] = {DETECT: self._session}
         self._where, self._device, self._device_index = str(bundle.folder), options.device, options.device_index
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.max_group: int | None = bundle.manifest.max_group if self.providers[0] == TENSORRT else None
@@ -47,6 +51,18 @@ class OnnxRuntimeSession:
         except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
             raise _failure(count, error) from error
         return {"maps": maps}
+
+    def run(self, graph: str, inputs: Tensors) -> Tensors:
+        """Run one of the bundle's graphs; see `GraphSession`."""
+        with self._lock:
+            if graph not in self._parts:
+                self._parts[graph] = self._create(graph)
+            session = self._parts[graph]
+        try:
+            names = [output.name for output in session.get_outputs()]
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # as above
+            raise _failure(len(next(iter(inputs.values()))), error) from error
 
     def infer_device(
         self, inputs: Mapping[str, object], outputs: Mapping[str, object] | None = None

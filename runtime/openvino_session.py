@@ -11,16 +11,16 @@ import numpy as np
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import BundleError, TargetError, one_line
-from gconet.runtime.session import SessionOptions, Tensors
+from gconet.runtime.session import DETECT, SessionOptions, Tensors
 
 DEVICE = "CPU"
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # precision -> INFERENCE_PRECISION_HINT, of what is float
 CAPABILITY = {"bf16": "BF16", "int8": "INT8"}  # what the CPU plugin must report for it to be more than an emulation
-COMPILED_SIZES = 4  # group sizes kept compiled; each holds its own copy of the weights, about 60 MB
+COMPILED = 8  # graphs and group sizes kept compiled; each with an encoder holds its own copy of the weights, 60 MB
 
 
 class OpenVinoSession:
-    """Runs a bundle's IR, compiled once per group size: a dynamic group axis costs 10 to 40 % of the speed.
+    """Runs a bundle's IRs, compiled once per group size: a dynamic group axis costs 10 to 40 % of the speed.
 
     Calls from several threads are safe; they take turns, since each call uses all cores.
     """
@@ -44,34 +44,52 @@ class OpenVinoSession:
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if options.threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
-        path, weights = bundle.file(".xml"), bundle.file(".bin")  # named, so that both are in the manifest
-        try:
-            self._model = self._core.read_model(path, weights)
-        except RuntimeError as error:
-            raise BundleError(f"OpenVINO {ov.__version__} cannot load {path}: {_last_line(error)}") from error
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._version, self._bundle = ov.__version__, bundle
+        self.graphs = bundle.graphs(".xml")
+        self._models: dict[str, Any] = {DETECT: self._read(DETECT)}
+        self._requests: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one group; see `Session`."""
+        return self.run(DETECT, inputs)
+
+    def run(self, graph: str, inputs: Tensors) -> Tensors:
+        """Run one of the bundle's graphs; see `GraphSession`."""
         try:
             with self._lock:
-                request = self._request(inputs["images"].shape)
+                request = self._request(graph, {name: tuple(array.shape) for name, array in inputs.items()})
                 request.infer(dict(inputs), share_inputs=True)
-                return {"maps": np.array(request.get_output_tensor(0).data)}
+                return {
+                    output.get_any_name(): np.array(request.get_output_tensor(index).data)
+                    for index, output in enumerate(request.model_outputs)
+                }
+        except BundleError:
+            raise
         except Exception as error:  # RuntimeError, MemoryError, and what its plugins let through
-            count = len(inputs["images"])
+            count = len(next(iter(inputs.values())))
             raise TargetError(f"OpenVINO cannot run a group of {count} photos: {_last_line(error)}") from error
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        if shape not in self._requests:
-            self._model.reshape(list(shape))
-            compiled = self._core.compile_model(self._model, DEVICE, self._config)
-            self._requests[shape] = compiled.create_infer_request()
-            if len(self._requests) > COMPILED_SIZES:
+    def _read(self, graph: str) -> Any:
+        path, weights = self._bundle.file(f"{graph}.xml"), self._bundle.file(".bin")  # both are in the manifest
+        try:
+            return self._core.read_model(path, weights)
+        except RuntimeError as error:
+            raise BundleError(f"OpenVINO {self._version} cannot load {path}: {_last_line(error)}") from error
+
+    def _request(self, graph: str, shapes: dict[str, tuple[int, ...]]) -> Any:
+        key = graph, *sorted(shapes.items())
+        if key not in self._requests:
+            if graph not in self._models:
+                self._models[graph] = self._read(graph)
+            model = self._models[graph]
+            model.reshape({name: list(shape) for name, shape in shapes.items()})
+            compiled = self._core.compile_model(model, DEVICE, self._config)
+            self._requests[key] = compiled.create_infer_request()
+            if len(self._requests) > COMPILED:
                 self._requests.popitem(last=False)
-        self._requests.move_to_end(shape)
-        return self._requests[shape]
+        self._requests.move_to_end(key)
+        return self._requests[key]
 
 
 def precision_hint(precision: str, capabilities: Collection[str]) -> str:

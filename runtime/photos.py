@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,6 +67,48 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         raise PhotoError(f"{path} has too many pixels to be a photo: make it smaller or leave it out") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise PhotoError(f"{path} cannot be read ({one_line(error)}): replace it or leave it out") from error
+
+
+def readable_groups(groups: Sequence[Group], report: Callable[[str], object]) -> list[Group]:
+    """Groups without photos that cannot be read, and without groups that have no others; every photo is decoded.
+
+    Parameters
+    ----------
+    report : called with a line for each photo that is left out.
+
+    Raises
+    ------
+    PhotoError
+        If none can be read.
+    """
+
+    def can_be_read(path: Path) -> bool:
+        try:
+            read_photo(path)
+        except PhotoError as error:
+            report(f"left out: {error}")
+            return False
+        return True
+
+    readable = [replace(group, photos=tuple(filter(can_be_read, group.photos))) for group in groups]
+    if not any(group.photos for group in readable):
+        raise PhotoError("none of the photos can be read: replace them")
+    return [group for group in readable if group.photos]
+
+
+def as_array(photo: str | os.PathLike[str] | Photo, index: int) -> Photo:
+    """A photo as (H, W, 3) uint8 RGB, read if it is a path; `index` names an array in errors.
+
+    Raises
+    ------
+    PhotoError
+        As for `read_photo`, and if an array is no such array.
+    """
+    if not isinstance(photo, np.ndarray):
+        return read_photo(photo)
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+        raise PhotoError(f"photo {index} is {photo.dtype} {photo.shape}: an (H, W, 3) uint8 RGB array is wanted")
+    return photo
 
 
 def _identify(file: BinaryIO) -> Image.Image:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Tensors = Mapping[str, NDArray[np.float32]]
 Provider = Literal["cuda", "tensorrt"]
+DETECT = "detect"  # the graph that answers in one call, which every bundle has
 
 # target -> "module:Class", imported on demand so that one engine never needs another's libraries.
 SESSIONS: Mapping[str, str] = {
@@ -69,6 +70,41 @@ class Session(Protocol):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Map `images` (N, 3, S, S) float32 to `maps` (N, 1, S, S) float32 in [0, 1]."""
+
+
+@runtime_checkable
+class GraphSession(Session, Protocol):
+    """A session that also runs the parts that its bundle's engine is cut into, by name.
+
+    Attributes
+    ----------
+    graphs : those it has.
+    """
+
+    graphs: frozenset[str]
+
+    def run(self, graph: str, inputs: Tensors) -> Tensors:
+        """Run one graph. Tensors are float32; (n, …) of n photos but for `consensus` (1, C, 1, 1).
+
+        | graph | takes | gives |
+        | --- | --- | --- |
+        | detect | images | maps |
+        | consensus | images | consensus, attention |
+        | segment | images, consensus | maps |
+        | encode | images | features, query, pixel_bias, lateral_2, lateral_3, lateral_4 |
+        | agree | query (q, C, h, w), features (n, C, h, w) | best_match (q, n, h·w) |
+        | pool | features, attention | consensus |
+        | draw | images, features, lateral_2, lateral_3, lateral_4, consensus | maps |
+
+        In a network without GAM there are no query, pixel_bias and attention, and no graph `agree`.
+
+        Raises
+        ------
+        BundleError
+            If the bundle's graph is damaged.
+        TargetError
+            If the engine fails.
+        """
 
 
 @runtime_checkable

@@ -216,7 +216,8 @@ def test_a_group_too_large_for_memory_is_refused_before_any_is_computed(
     gconet: Gconet, bundle: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(photos / "cats/a.png", photos / "more/été/third.png")
-    monkeypatch.setattr("gconet.runtime.detector.MAX_AFFINITY_BYTES", (2 * 4 * 4) ** 2 * 4)  # two photos of 64 pixels
+    monkeypatch.setattr("gconet.runtime.detector.streams", lambda *_: False)  # as for a bundle of one graph
+    monkeypatch.setattr("gconet.runtime.large_groups.MAX_AFFINITY_BYTES", (2 * 4 * 4) ** 2 * 4)  # two of 64 pixels
     assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "more/été", "3 photos", "at most 2")
     assert content(Path()) == {}
 

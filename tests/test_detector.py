@@ -257,14 +257,17 @@ def test_a_precision_openvino_does_not_have_is_told_with_the_command_that_mends_
         gr.load(bundle)
 
 
-@pytest.mark.parametrize(("target", "suffix"), [("onnxruntime", ".onnx"), ("openvino", ".xml"), ("openvino", ".bin")])
+@pytest.mark.parametrize(
+    ("target", "suffix"),
+    [("onnxruntime", ".onnx"), ("onnxruntime", ".bin"), ("openvino", ".xml"), ("openvino", ".bin")],
+)
 def test_an_artefact_the_manifest_does_not_vouch_for_is_not_loaded(
     target: str, suffix: str, tiny_bundle: BundleMaker, tmp_path: Path
 ) -> None:
     bundle = tiny_bundle(target, "fp32")
     files = json.loads((bundle / MANIFEST_NAME).read_text("utf-8"))["files"]
     kept = {name: entry for name, entry in files.items() if not name.endswith(suffix)}
-    with pytest.raises(gr.BundleError, match=rf"holds no \{suffix} file"):
+    with pytest.raises(gr.BundleError, match=rf"holds no \w*\{suffix} file"):
         gr.load(changed_manifest(bundle, tmp_path, files=kept))
 
 

@@ -70,7 +70,7 @@ def test_bound_memory_gives_what_a_plain_run_gives(
 ) -> None:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
-    path = gr.open_bundle(tiny_bundle("onnxruntime", "fp32")).file(".onnx")
+    path = gr.open_bundle(tiny_bundle("onnxruntime", "fp32")).file("detect.onnx")
     plain = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     images = images_of(count, rng)
     maps = session.infer({"images": images})["maps"]
