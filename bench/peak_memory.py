@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         for _ in range(REPEATS):
             infer(images)
         taken = None if free is None else (free - (_free_device_memory(device) or 0)) / 1e6
-    print(json.dumps({"peak_rss_mb": _peak_rss_bytes() / 1e6, "device_memory_mb": taken}))
+    print(json.dumps({"peak_rss_mb": peak_rss_bytes() / 1e6, "device_memory_mb": taken}))
     return EXIT_DONE
 
 
@@ -94,7 +94,8 @@ def _free_device_memory(device: str) -> int | None:
         return int(gpu.call("cuMemGetInfo"))  # the first of its values
 
 
-def _peak_rss_bytes() -> int:
+def peak_rss_bytes() -> int:
+    """Peak resident set size of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would count the parent's memory too: it survives exec
         for line in status.read_text("ascii").splitlines():

@@ -26,7 +26,7 @@ def read_photos(folder: str | os.PathLike[str] | None) -> list[Photo]:
 
 def extend_photos(photos: Sequence[Photo], count: int) -> list[Photo]:
     """The first `count` photos; where there are fewer, they come again mirrored and turned."""
-    return [_variant(photos[index % len(photos)], index // len(photos)) for index in range(count)]
+    return [variant(photos[index % len(photos)], index // len(photos)) for index in range(count)]
 
 
 def group_inputs(photos: Sequence[Photo], groups: Sequence[int], preprocessing: Preprocessing) -> dict[int, FloatArray]:
@@ -35,6 +35,7 @@ def group_inputs(photos: Sequence[Photo], groups: Sequence[int], preprocessing: 
     return {group: largest[:group] for group in groups}
 
 
-def _variant(photo: Photo, round_: int) -> Photo:
+def variant(photo: Photo, round_: int) -> Photo:
+    """A photo as it comes for the `round_`th time, from 0: mirrored, then turned, then both."""
     turned = np.rot90(photo, round_ // 2)
     return np.ascontiguousarray(turned[:, ::-1] if round_ % 2 else turned)

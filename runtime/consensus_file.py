@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from gconet.runtime.atomic import replacing
 from gconet.runtime.bundle import Bundle, describe_file
@@ -51,6 +49,8 @@ def save_consensus(
     UsageError
         If the file cannot be written.
     """
+    from safetensors.numpy import save_file  # only here: most programs keep no consensus, and all import this module
+
     checkpoint, size = _network(bundle)
     header = {
         "schema": SCHEMA,
@@ -71,6 +71,8 @@ def load_consensus(path: str | os.PathLike[str], bundle: Bundle) -> Consensus:
     ConsensusError
         If the file is missing, damaged or no consensus, or was made by another network or for another input size.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
     if kind_of(path, ConsensusError) != "file":
         raise ConsensusError(f"no consensus at {path}: make one with `gconet consensus PHOTOS --out {path}`")
