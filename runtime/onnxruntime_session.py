@@ -30,11 +30,12 @@ class OnnxRuntimeSession:
 
         self._session = create_session(ort, bundle, options)
         self._create: Callable[[str], Any] = partial(create_session, ort, bundle, options)
-        self.graphs = bundle.graphs(".onnx")
         self._parts: dict[str, Any] = {DETECT: self._session}
         self._where, self._device, self._device_index = str(bundle.folder), options.device, options.device_index
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.max_group: int | None = bundle.manifest.max_group if self.providers[0] == TENSORRT else None
+        # TensorRT compiles each graph for minutes, and its shapes are given for `detect`.
+        self.graphs = frozenset({DETECT}) if self.providers[0] == TENSORRT else bundle.graphs(".onnx")
         self._stream: Any = None  # a gconet.runtime.cuda.Stream, once arrays on the GPU are asked for
         self._lock = threading.Lock()
 
