@@ -45,6 +45,9 @@ def create_session(ort: ModuleType, bundle: Bundle, options: SessionOptions) -> 
     settings.log_severity_level = 3  # errors only: warnings about unused initialisers help nobody
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
+    if options.layer_times is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(options.layer_times / "onnxruntime")
     path = bundle.file(".onnx")
     try:
         # With a fallback it would print, not raise, and run on the CPU.

@@ -44,6 +44,8 @@ class OpenVinoSession:
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if options.threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
+        if options.layer_times is not None:
+            self._config["PERF_COUNT"] = True
         path, weights = bundle.file(".xml"), bundle.file(".bin")  # named, so that both are in the manifest
         try:
             self._model = self._core.read_model(path, weights)
@@ -62,6 +64,11 @@ class OpenVinoSession:
         except Exception as error:  # RuntimeError, MemoryError, and what its plugins let through
             count = len(inputs["images"])
             raise TargetError(f"OpenVINO cannot run a group of {count} photos: {_last_line(error)}") from error
+
+    def infer_request(self, shape: tuple[int, ...]) -> Any:
+        """The `openvino.InferRequest` of a group's shape (N, 3, S, S), for whoever looks into the engine."""
+        with self._lock:
+            return self._request(shape)
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._requests:
