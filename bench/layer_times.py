@@ -6,6 +6,7 @@ A profiler runs a bundle's session with one setting changed, so that the layers 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,8 +14,8 @@ from typing import Protocol
 from gconet.runtime.preprocess import FloatArray
 
 MATRIX_PRODUCTS = ("MatMul", "FullyConnected", "Gemm", "FusedMatMul", "MatMulIntegerToFloat")
-# Names that OpenVINO and ONNX Runtime give their operations -> kind of layer. QLinear in front, of ONNX Runtime's
-# integer forms, is cut off first.
+PREFIX = re.compile("QLinear|Nhwc")  # of ONNX Runtime's integer and channels-last forms of an operation
+# Names that OpenVINO and ONNX Runtime give their operations, without that prefix -> kind of layer.
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(("Convolution", "GroupConvolution", "Conv", "FusedConv"), "convolution"),
     **dict.fromkeys(("Interpolate", "Resize", "Upsample"), "resize"),
@@ -85,7 +86,7 @@ class LayerProfiler(Protocol):
 
 def kind_of(operation: str) -> str:
     """The kind of layer that an operation of OpenVINO or ONNX Runtime is."""
-    return KINDS.get(operation.removeprefix("QLinear"), OTHER)
+    return KINDS.get(PREFIX.sub("", operation), OTHER)
 
 
 def count_flop(operation: str, inputs: Sequence[Tensor], output: Tensor) -> int:
@@ -93,7 +94,7 @@ def count_flop(operation: str, inputs: Sequence[Tensor], output: Tensor) -> int:
     if kind_of(operation) == "convolution":
         weights = next((tensor.shape for tensor in inputs[1:] if len(tensor.shape) == 4), None)
         return 2 * math.prod(output.shape) * math.prod(weights[1:]) if weights else 0
-    if operation.removeprefix("QLinear") in MATRIX_PRODUCTS:
+    if PREFIX.sub("", operation) in MATRIX_PRODUCTS:
         return 2 * math.prod(output.shape) * inputs[0].shape[-1]
     return 0
 

@@ -12,7 +12,7 @@ import pytest
 
 from gconet.bench.layer_profile import make_rows
 from gconet.bench.layer_times import ExecutedLayer, Tensor, count_flop, kind_of
-from gconet.bench.onnxruntime_layers import executed_layers
+from gconet.bench.onnxruntime_layers import GraphNames, executed_layers
 from gconet.bench.openvino_layers import each_call
 from gconet.bench.roofline import Rate, Roofline
 
@@ -38,6 +38,7 @@ def test_single_calls_come_back_from_means_in_whole_microseconds(rng: np.random.
         ("QLinearConv", "convolution"),
         ("Interpolate", "resize"),
         ("MaxPool", "pooling"),
+        ("NhwcMaxPool", "pooling"),
         ("QLinearMatMul", "affinity"),
         ("Softmax", "affinity"),
         ("ReorderOutput", "reorder"),
@@ -96,9 +97,11 @@ def test_a_trace_is_read_call_by_call_leaving_the_warm_up_out() -> None:
         events.append(node("relu_1_nchwc", start, length, "Conv", ("float", "float")))
         events.append(node("Quantize_7", start + length, 10, "QuantizeLinear", ("float", "uint8")))
         events.append(node("Quantize_7", start + length + 10, 10, "QuantizeLinear", ("float", "uint8")))
-    first, second = executed_layers(json.loads(json.dumps(events[::-1])), {"relu_1": "encoder.conv1.conv1_1"}, calls=2)
+    names = GraphNames({"relu_1": "encoder.conv1.conv1_1"}, {"encoder.conv1.conv1_1": (4, 3, 3, 3)})
+    first, second = executed_layers(json.loads(json.dumps(events[::-1])), names, calls=2)
     assert (first.name, first.node, first.kernel) == ("encoder.conv1.conv1_1", "relu_1_nchwc", "CPU Conv blocked")
     assert first.samples_ms == [0.04, 0.02]
+    assert first.flop == 2 * (3 * 9) * (2 * 4)  # the trace does not tell the shape of packed weights, the graph does
     assert (second.name, second.kind, second.precision) == ("Quantize_7", "convert", "fp32→u8")
     assert second.samples_ms == [0.02, 0.02]
     assert second.bytes == 8 * 5

@@ -56,7 +56,10 @@ def convolutions(network: GCoNet) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize(("target", "precision"), [("openvino", "fp32"), ("openvino", "int8"), ("onnxruntime", "fp32")])
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [("openvino", "fp32"), ("openvino", "int8"), ("onnxruntime", "fp32"), ("onnxruntime", "int8")],
+)
 def test_every_convolution_is_a_row_under_its_modules_name(
     target: str, precision: str, tiny_bundle: BundleMaker, tiny_network: GCoNet, tmp_path: Path
 ) -> None:
@@ -68,6 +71,7 @@ def test_every_convolution_is_a_row_under_its_modules_name(
     assert {layer["kind"] for layer in layers} >= {"convolution", "resize", "pooling", "affinity"}
     assert sum(layer["kind"] == "resize" for layer in layers) == 4
     assert all(layer["kernel"] and layer["node"] and len(layer["samples_ms"]) == 3 for layer in layers)
+    assert all(layer["flop"] > 0 for layer in layers if layer["kind"] == "convolution")
     types = {layer["precision"].partition("→")[0] for layer in layers if layer["kind"] == "convolution"}
     assert "u8" in types if precision == "int8" else types == {"fp32"}
 
