@@ -34,8 +34,9 @@ Look for: what is neither convolution nor affinity (a reorder is the same values
 type); a precision that is wider than the bundle's; a small share of the roofline beside many milliseconds.
 
 The engine is timed twice in every round, as users run it and with its own layer timing switched on (OpenVINO's
-PERF_COUNT, ONNX Runtime's profiling); the last line says what that costs. OpenVINO's counters are coarse for short
-layers: to the number of rounds, in microseconds. Layers fused into one are one row, under the convolution's name.
+PERF_COUNT, ONNX Runtime's profiling); the last line says what that costs. OpenVINO's counters are means over all calls
+in whole microseconds, so a layer is known to some 0.03 ms. Layers fused into one are one row, under the convolution's
+name.
 
 OpenVINO and ONNX Runtime bundles; of TensorRT plans, whose layers are not timed, the builder's own account of the
 layers is in the bundle.
