@@ -114,6 +114,13 @@ def name_layers(graph: Graph) -> dict[str, str]:
     return layers
 
 
+def name_modules(graph: Graph) -> dict[str, str]:
+    """Values that a module's weights or biases take part in directly, by tensor, and that module."""
+    fixed = _fixed_tensors(graph)
+    modules = {node.output: _module_of(node, fixed) for node in graph.nodes if node.output not in fixed}
+    return {tensor: module for tensor, module in modules.items() if module}
+
+
 def layer_inputs(graph: Graph, layers: Mapping[str, str]) -> dict[str, frozenset[str]]:
     """For each of the layers (name to tensor) those among them that its value is computed from directly."""
     names = {tensor: name for name, tensor in layers.items()}

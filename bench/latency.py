@@ -63,10 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     peers = choose_peers(options.peers)
     groups = sorted(set(options.group or [DEFAULT_GROUP]))
     bundles = [open_bundle(path) for path in options.bundle or [DEFAULT_BUNDLE]]
-    _check_comparable(bundles, groups)
+    check_comparable(bundles, groups)
     files = (options.json, options.markdown, options.html, options.samples and options.samples / META_NAME)
     for path in files:
-        _check_output(path)
+        check_output(path)
     request = BenchRequest(
         groups=groups,
         rounds=options.rounds,
@@ -134,7 +134,7 @@ def _write(run: LatencyRun, bundles: Sequence[Bundle], options: argparse.Namespa
         write_samples(options.samples, run, bundles, created)
 
 
-def _check_output(path: Path | None) -> None:
+def check_output(path: Path | None) -> None:
     """Raise UsageError before anything is measured if a report could not be written afterwards."""
     if path is None:
         return
@@ -144,7 +144,8 @@ def _check_output(path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _check_comparable(bundles: Sequence[Bundle], groups: Sequence[int]) -> None:
+def check_comparable(bundles: Sequence[Bundle], groups: Sequence[int]) -> None:
+    """Raise UsageError if a bundle does not take the largest group, or a report could not tell bundles apart."""
     for bundle in bundles:
         limit = bundle.manifest.max_group
         if groups[-1] > limit:

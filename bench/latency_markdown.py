@@ -13,11 +13,12 @@ def markdown_report(run: LatencyRun) -> str:
     """Headings and tables."""
     parts = ["# Latency", *verdict_lines(run), machine_line(run)]
     for table in run_tables(run):
-        parts += [f"## {table.title}", *([_table(table)] if table.rows else []), table.note]
+        parts += [f"## {table.title}", *([markdown_table(table)] if table.rows else []), table.note]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table's header and rows; those outside a limit are bold."""
     lines = [_line(table.header), _line(["---"] * len(table.header))]
     lines += [_line([f"**{cell}**" if outside else cell for cell in row]) for row, outside in table.marked()]
     return "\n".join(lines)

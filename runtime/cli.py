@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "sensitivity": Command("gconet.export.sensitivity:main", "build", "show what INT8 costs, layer by layer"),
     "parity": Command("gconet.bench.parity:main", "build", "compare a bundle's answers with the eager network's"),
     "bench": Command("gconet.bench.latency:main", "", "measure latency of bundles, interleaved"),
+    "profile": Command("gconet.bench.profile_layers:main", "", "show where a bundle's time goes, layer by layer"),
     "doctor": Command("gconet.engines.doctor:main", "", "show what is installed and which targets work here"),
 }
 

@@ -46,6 +46,9 @@ def create_session(ort: ModuleType, bundle: Bundle, options: SessionOptions, gra
     settings.log_severity_level = 3  # errors only: warnings about unused initialisers help nobody
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
+    if options.layer_times is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(options.layer_times / "onnxruntime")
     path = bundle.file(f"{graph}.onnx")
     if (bundle.folder / WEIGHTS_FILE).exists():
         bundle.file(WEIGHTS_FILE)  # ONNX Runtime reads it by itself: only if the manifest vouches for it

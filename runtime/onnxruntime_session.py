@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,10 @@ class OnnxRuntimeSession:
         except Exception as error:  # as above
             raise _failure(shape[0], error) from error
         return {"maps": DeviceArray(maps.pointer, shape, self._stream, maps)}
+
+    def end_layer_times(self) -> Path:
+        """Stop measuring layers, and write what was measured; see `SessionOptions.layer_times`."""
+        return Path(self._session.end_profiling())
 
 
 def _shape_of_maps(images: tuple[int, ...]) -> tuple[int, ...]:

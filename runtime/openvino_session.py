@@ -44,6 +44,8 @@ class OpenVinoSession:
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if options.threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
+        if options.layer_times is not None:
+            self._config["PERF_COUNT"] = True
         self._version, self._bundle = ov.__version__, bundle
         self.graphs = bundle.graphs(".xml")
         self._models: dict[str, Any] = {DETECT: self._read(DETECT)}
@@ -69,6 +71,11 @@ class OpenVinoSession:
         except Exception as error:  # RuntimeError, MemoryError, and what its plugins let through
             count = len(next(iter(inputs.values())))
             raise TargetError(f"OpenVINO cannot run a group of {count} photos: {_last_line(error)}") from error
+
+    def infer_request(self, shape: tuple[int, ...]) -> Any:
+        """The `openvino.InferRequest` of a group's shape (N, 3, S, S), for whoever looks into the engine."""
+        with self._lock:
+            return self._request(DETECT, {"images": shape})
 
     def _read(self, graph: str) -> Any:
         path, weights = self._bundle.file(f"{graph}.xml"), self._bundle.file(".bin")  # both are in the manifest

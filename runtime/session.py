@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -49,6 +50,8 @@ class SessionOptions:
     threads : of the CPU; None leaves the choice to the engine.
     cuda_graphs : whether TensorRT launches repeated work as CUDA graphs.
     provider : what ONNX Runtime uses a GPU by.
+    layer_times : folder for the time of each layer, which costs a little speed; None leaves it unmeasured. ONNX Runtime
+        writes a trace there, OpenVINO keeps the times with the request, plans have none.
     """
 
     device: str = "cpu"
@@ -56,6 +59,7 @@ class SessionOptions:
     threads: int | None = None
     cuda_graphs: bool = True
     provider: Provider = "cuda"
+    layer_times: Path | None = None
 
 
 class Session(Protocol):
