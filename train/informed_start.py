@@ -54,7 +54,8 @@ def set_up_gam(gam: GroupAffinityModule, groups: Sequence[Tensor]) -> None:
     """Set the projections of `gam` from features (N, C, h, w) of groups, in place."""
     pixels = torch.cat([features.permute(0, 2, 3, 1).flatten(0, 2) for features in groups])  # M, C
     mean = pixels.mean(dim=0)
-    variances, components = torch.linalg.eigh(torch.cov(pixels.T, correction=0))
+    covariance = torch.cov(pixels.T.double(), correction=0)  # in float32 it does not converge where channels are dead
+    variances, components = (found.to(pixels.dtype) for found in torch.linalg.eigh(covariance))
     kept = min(COMPONENTS, len(mean) // 4 or 1)
     scale = (variances[-kept:] + RIDGE * variances.mean()).clamp(min=torch.finfo(pixels.dtype).tiny).rsqrt()
     whiten = components[:, -kept:] @ torch.diag(scale) @ components[:, -kept:].T  # C, C, symmetric
