@@ -34,13 +34,16 @@ COMMANDS: Mapping[str, Command] = {
     "parity": Command("gconet.bench.parity:main", "build", "compare a bundle's answers with the eager network's"),
     "bench": Command("gconet.bench.latency:main", "", "measure latency of bundles, interleaved"),
     "profile": Command("gconet.bench.profile_layers:main", "", "show where a bundle's time goes, layer by layer"),
+    "export-triton": Command(
+        "gconet.engines.export_triton_command:main", "", "write a bundle as models of Triton Inference Server"
+    ),
     "doctor": Command("gconet.engines.doctor:main", "", "show what is installed and which targets work here"),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Dispatch to a subcommand and return its exit code."""
-    listing = "\n".join(f"  {name:<13}{command.summary}" for name, command in COMMANDS.items())
+    listing = "\n".join(f"  {name:<15}{command.summary}" for name, command in COMMANDS.items())
     parser = Parser(
         "gconet",
         "Find the object that a group of photos shares.",
