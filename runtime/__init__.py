@@ -5,21 +5,27 @@
 >>> maps = detector.detect(["a.jpg", "b.jpg"])
 """
 
-from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.consensus_builder import ConsensusBuilder
-from gconet.runtime.consensus_file import Consensus, load_consensus, save_consensus
-from gconet.runtime.detector import Detector, load
-from gconet.runtime.errors import (
-    BundleError,
-    CheckpointError,
-    ConsensusError,
-    GconetError,
-    PhotoError,
-    TargetError,
-    UsageError,
-)
-from gconet.runtime.manifest import Manifest
-from gconet.runtime.preprocess import Preprocessing
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gconet.runtime.bundle import Bundle, open_bundle
+    from gconet.runtime.consensus_builder import ConsensusBuilder
+    from gconet.runtime.consensus_file import Consensus, load_consensus, save_consensus
+    from gconet.runtime.detector import Detector, load
+    from gconet.runtime.errors import (
+        BundleError,
+        CheckpointError,
+        ConsensusError,
+        GconetError,
+        PhotoError,
+        TargetError,
+        UsageError,
+    )
+    from gconet.runtime.manifest import Manifest
+    from gconet.runtime.preprocess import Preprocessing
 
 __all__ = [
     "Bundle",
@@ -40,3 +46,38 @@ __all__ = [
     "open_bundle",
     "save_consensus",
 ]
+
+# Name -> module. Each is imported when its name is first asked for: numpy alone takes longer than a program that only
+# wants to say its version, or what is wrong with its arguments, should.
+_HOMES = {
+    "Bundle": "gconet.runtime.bundle",
+    "BundleError": "gconet.runtime.errors",
+    "CheckpointError": "gconet.runtime.errors",
+    "Consensus": "gconet.runtime.consensus_file",
+    "ConsensusBuilder": "gconet.runtime.consensus_builder",
+    "ConsensusError": "gconet.runtime.errors",
+    "Detector": "gconet.runtime.detector",
+    "GconetError": "gconet.runtime.errors",
+    "Manifest": "gconet.runtime.manifest",
+    "PhotoError": "gconet.runtime.errors",
+    "Preprocessing": "gconet.runtime.preprocess",
+    "TargetError": "gconet.runtime.errors",
+    "UsageError": "gconet.runtime.errors",
+    "load": "gconet.runtime.detector",
+    "load_consensus": "gconet.runtime.consensus_file",
+    "open_bundle": "gconet.runtime.bundle",
+    "save_consensus": "gconet.runtime.consensus_file",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

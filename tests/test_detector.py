@@ -297,3 +297,11 @@ def test_importing_the_runtime_imports_no_framework_and_no_engine() -> None:
     assert not heavy & loaded
     assert "gconet.runtime.cuda" not in loaded
     assert not [name for name in loaded if name.startswith("gconet.") and not name.startswith("gconet.runtime")]
+
+
+def test_every_public_name_is_there_and_found_where_it_is_defined() -> None:
+    assert sorted(gr._HOMES) == sorted(gr.__all__) == [name for name in dir(gr) if name in gr.__all__]
+    for name, home in gr._HOMES.items():
+        assert getattr(gr, name).__module__ == home
+    with pytest.raises(AttributeError, match="no attribute 'detect'"):
+        gr.detect  # noqa: B018
