@@ -61,6 +61,7 @@ TOLERANCES: Mapping[tuple[str, str], Tolerance] = {
     ("onnxruntime", "fp32"): _FP32,
     ("openvino", "fp32"): _FP32,
     ("openvino", "bf16"): _BF16,
+    ("openvino", "fp16"): _FP16,
     ("openvino", "int8"): _INT8,
     ("onnxruntime", "int8"): _INT8,
     ("tensorrt", "int8"): _INT8,
