@@ -24,6 +24,14 @@ TAKES_UNSIGNED: Mapping[str, bool] = {
     "tensorrt-rtx": False,
 }
 
+# What an INT8 graph of a target computes in where it is not INT8.
+FLOATS_OF_INT8: Mapping[str, str] = {
+    "openvino": "fp32",  # which its plugin lowers to bf16 by itself
+    "onnxruntime": "fp32",  # half is emulated on CPUs
+    "tensorrt": "fp16",  # strongly typed: sums, resizing and islands would stay float32 if the graph had that
+    "tensorrt-rtx": "fp16",
+}
+
 
 def make_graph(checkpoint: Checkpoint, precision: str, target: Target, calibration: Path | None) -> onnx.ModelProto:
     """The graph `images` → `maps` that `target` builds an engine of `precision` from.
@@ -41,7 +49,9 @@ def make_graph(checkpoint: Checkpoint, precision: str, target: Target, calibrati
     if precision == "int8":
         groups = read_calibration(calibration, preprocessing)
         with tqdm(total=len(groups), desc="calibration", unit="group", disable=None, leave=False) as bar:
-            return quantise(prepare(model, groups, TAKES_UNSIGNED[target.name], bar.update))
+            return quantise(
+                prepare(model, groups, TAKES_UNSIGNED[target.name], bar.update, FLOATS_OF_INT8[target.name])
+            )
     if has_typed_graph(precision, target):
         return export_detect(model, preprocessing.size, precision, read_calibration(calibration, preprocessing))
     return export_detect(model, preprocessing.size)
