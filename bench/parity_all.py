@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from gconet.engines.registry import TARGETS, get_target
+from gconet.engines.target import EngineSpec
 from gconet.export import build_engine
 from gconet.runtime.command_line import EXIT_DONE
 from gconet.runtime.errors import TargetError, UsageError
@@ -39,12 +40,11 @@ def build_all(folder: Path, checkpoint: str | None, calibration: Path | None) ->
     bundles, not_run = [], {}
     for name in TARGETS:
         target = get_target(name)
-        missing = target.runs_here()
         for precision in PRECISIONS:
             out = folder / f"{name}-{precision}.gconet"
             if precision not in target.precisions:
                 not_run[f"{name} {precision}"] = f"the target builds {', '.join(target.precisions)}"
-            elif missing:
+            elif missing := target.why_not_here(EngineSpec(precision, MAX_GROUP)):
                 not_run[f"{name} {precision}"] = missing
             elif kind_of(out / MANIFEST_NAME) == "file":
                 bundles.append(out)

@@ -47,13 +47,14 @@ _INT8 = Tolerance(
     "and the border of an object that fills a tenth of the photo may move by one pixel",
 )
 
-# "pytorch" is the typed network itself, run on a CPU in its own arithmetic: what can be known without the GPU; and the
-# network as trained, eager or compiled, where benchmarks time it beside engines. Plain ONNX Runtime and OpenVINO, timed
-# there too, are held to what our own engines are.
+# "pytorch" is the typed or rounded network itself, run on a CPU in its own arithmetic: what can be known without the
+# GPU; and the network as trained, eager or compiled, where benchmarks time it beside engines. Plain ONNX Runtime and
+# OpenVINO, timed there too, are held to what our own engines are.
 TOLERANCES: Mapping[tuple[str, str], Tolerance] = {
     ("pytorch", "fp32"): _FP32,
     ("pytorch", "fp16"): _FP16,
     ("pytorch", "bf16"): _BF16,
+    ("pytorch", "int8"): _INT8,
     ("tensorrt", "fp16"): _FP16,
     ("tensorrt-rtx", "fp16"): _FP16,
     ("tensorrt", "fp32"): _FP32,
@@ -61,6 +62,7 @@ TOLERANCES: Mapping[tuple[str, str], Tolerance] = {
     ("onnxruntime", "fp32"): _FP32,
     ("openvino", "fp32"): _FP32,
     ("openvino", "bf16"): _BF16,
+    ("openvino", "fp16"): _FP16,
     ("openvino", "int8"): _INT8,
     ("onnxruntime", "int8"): _INT8,
     ("tensorrt", "int8"): _INT8,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from gconet.engines.gpu_generations import GENERATIONS, GPU_PRECISIONS, table, verdict
@@ -25,12 +25,16 @@ BUILD_DISTRIBUTIONS = ("torch", "safetensors", "onnx", "onnxscript")
 
 @dataclass(frozen=True)
 class TargetReport:
-    """One target: precisions, and for building and running either None or the reason why not."""
+    """One target: precisions, and for building and running either None or the reason why not.
+
+    `precision_problems` has the precisions that this machine cannot run where it runs others, with the reason.
+    """
 
     target: str
     precisions: tuple[str, ...]
     build_problem: str | None
     run_problem: str | None
+    precision_problems: Mapping[str, str]
 
 
 def examine_targets() -> list[TargetReport]:
@@ -38,7 +42,10 @@ def examine_targets() -> list[TargetReport]:
     missing = [name for name in BUILD_DISTRIBUTIONS if installed_version(name) is None]
     need = f"{', '.join(missing)} missing: pip install 'gconet-deploy[build]'" if missing else None
     targets = [get_target(name) for name in TARGETS]
-    return [TargetReport(t.name, t.precisions, need or _build_problem(t), t.runs_here()) for t in targets]
+    return [
+        TargetReport(t.name, t.precisions, need or _build_problem(t), t.runs_here(), _precision_problems(t))
+        for t in targets
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,6 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         precisions = ", ".join(report.precisions) or "-"
         print(f"  {report.target} ({precisions})")
         print(f"    build  {report.build_problem or 'yes'}\n    run    {report.run_problem or 'yes'}")
+        for precision, problem in report.precision_problems.items():
+            print(f"    run    {precision} not: {problem}")
     print("\nNVIDIA GPUs: " + (", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in gpus) or "none here"))
     print("\n".join(f"  {line}" for line in support_lines()))
     print(f"\n{_auto_line(reports)}")
@@ -110,6 +119,13 @@ def _build_problem(target: Target) -> str | None:
     except TargetError as error:
         return str(error)
     return None
+
+
+def _precision_problems(target: Target) -> dict[str, str]:
+    if target.runs_here():
+        return {}
+    asked = {precision: target.runs_here(precision) for precision in target.precisions}
+    return {precision: problem for precision, problem in asked.items() if problem}
 
 
 def _auto_line(reports: Sequence[TargetReport]) -> str:

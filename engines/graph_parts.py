@@ -69,12 +69,12 @@ def cut(graph: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
 
     Returns
     -------
-    Graphs by name, each checked; only `detect` of a graph without named tensors.
+    Graphs by name, each checked; only `detect` of a graph whose inner tensors have no names, or are not float32.
     """
-    known = {value.name for value in _values(graph)}
-    if "features" not in known:
+    known = {value.name: value.type.tensor_type.elem_type for value in _values(graph)}
+    if known.get("features") != onnx.TensorProto.FLOAT:
         return {"detect": graph}
-    absent = AFFINITY_TENSORS - known
+    absent = AFFINITY_TENSORS - known.keys()
     extractor = onnx.utils.Extractor(graph)
     graphs = {}
     for part in PARTS:

@@ -25,7 +25,7 @@ class OnnxRuntimeTarget:
     precisions = ("fp32", "int8")
     packages = ("onnxruntime",)
     compute_capabilities = ()
-    typed_graph = True
+    lowers = ()
 
     def version(self) -> str:
         """Version of ONNX Runtime; raises TargetError also where a rival wheel breaks it."""
@@ -38,13 +38,17 @@ class OnnxRuntimeTarget:
         """fp32: the CPU provider only emulates the narrower floats."""
         return "fp32"
 
-    def runs_here(self) -> str | None:
+    def runs_here(self, precision: str | None = None) -> str | None:  # noqa: ARG002 (it emulates what a CPU has not)
         """None if ONNX Runtime can be imported and no rival wheel breaks it."""
         try:
             self.version()
         except TargetError as error:
             return str(error)
         return None
+
+    def why_not_here(self, spec: EngineSpec) -> str | None:
+        """As `runs_here`."""
+        return self.runs_here(spec.precision)
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
         """Write an `.onnx` for each of the bundle's graphs, and one file of weights.

@@ -1,47 +1,56 @@
-"""OpenVINO: an IR for x86 and ARM CPUs; bf16 runs on AVX512-BF16 or AMX units where the CPU has them."""
+"""OpenVINO: an IR for x86 and ARM CPUs; bf16 and fp16 run where the CPU has instructions for them.
+
+The plugin lowers an fp32 graph to bf16 when the IR is compiled. It could to fp16 too, but then without our equalisation
+and the float32 islands; so that graph is typed, and the plugin is told to keep its types.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gconet.engines.installed import import_or_explain
 from gconet.engines.target import EngineSpec
 from gconet.runtime.errors import TargetError
+from gconet.runtime.openvino_session import DEVICE, missing_arithmetic
 
 if TYPE_CHECKING:
     import onnx
-
-DEVICE = "CPU"
 
 
 class OpenVinoTarget:
     """Builds OpenVINO IR; see `Target`."""
 
     name = "openvino"
-    precisions = ("fp32", "bf16", "int8")
+    precisions = ("fp32", "bf16", "fp16", "int8")
     packages = ("openvino",)
     compute_capabilities = ()
-    typed_graph = False  # bf16 is the plugin's own doing, asked for when the IR is compiled; int8 is in the graph
+    lowers = ("bf16",)
 
     def version(self) -> str:
         """Version of OpenVINO."""
         return str(import_or_explain("openvino", self.packages).__version__).partition("-")[0]
 
     def preferred_precision(self) -> str:
-        """bf16 if the CPU has instructions for it, else fp32."""
+        """bf16 if the CPU has instructions for it, else fp32; fp16 was never timed, and bf16 has the units of AMX."""
         ov = import_or_explain("openvino", self.packages)
-        capabilities = ov.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-        return "bf16" if "BF16" in capabilities else "fp32"
+        return "bf16" if missing_arithmetic("bf16", _capabilities(ov)) is None else "fp32"
 
-    def runs_here(self) -> str | None:
-        """None if OpenVINO and its CPU plugin can be imported."""
+    def runs_here(self, precision: str | None = None) -> str | None:
+        """None if OpenVINO and its CPU plugin can be imported, and that has the arithmetic on this CPU."""
         try:
             ov = import_or_explain("openvino", self.packages)
         except TargetError as error:
             return str(error)
-        return None if DEVICE in ov.Core().available_devices else "OpenVINO finds no CPU plugin: reinstall openvino"
+        if DEVICE not in ov.Core().available_devices:
+            return "OpenVINO finds no CPU plugin: reinstall openvino"
+        return missing_arithmetic(precision, _capabilities(ov)) if precision else None
+
+    def why_not_here(self, spec: EngineSpec) -> str | None:
+        """As `runs_here`."""
+        return self.runs_here(spec.precision)
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
         """Write an `.xml` for each of the bundle's graphs, and one file of weights, in fp32 or as the graph has them.
@@ -70,3 +79,8 @@ class OpenVinoTarget:
                 path.write_bytes(move_ir_weights(description, description.with_suffix(".bin"), store))
                 written.append(path)
         return [*written, weights]
+
+
+def _capabilities(ov: ModuleType) -> list[str]:
+    capabilities: list[str] = ov.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return capabilities

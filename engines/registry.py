@@ -49,7 +49,7 @@ def choose_target(precision: str = "auto") -> tuple[Target, str]:
         if precision not in ("auto", *target.precisions):
             reason: str | None = f"it builds {', '.join(target.precisions)}"
         else:
-            reason = target.runs_here()
+            reason = target.runs_here(None if precision == "auto" else precision)
         if reason is None:
             return target, "; ".join([*passed_over, f"{name} is the fastest that runs here"])
         passed_over.append(f"{name} not: {reason}")

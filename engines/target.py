@@ -47,14 +47,14 @@ class Target(Protocol):
     precisions : what it can build, the safest first.
     packages : distributions it needs, for `pip install`.
     compute_capabilities : NVIDIA GPUs it can be asked to build for; empty for CPU targets.
-    typed_graph : whether its precision is the graph's own; else it takes an fp32 graph and lowers that itself.
+    lowers : precisions that it brings an fp32 graph to by itself; the others must be the types of the graph.
     """
 
     name: str
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     compute_capabilities: tuple[str, ...]
-    typed_graph: bool
+    lowers: tuple[str, ...]
 
     def version(self) -> str:
         """Version of its library; raises TargetError, with the command that installs it, if that is missing."""
@@ -62,8 +62,16 @@ class Target(Protocol):
     def preferred_precision(self) -> str:
         """The fastest precision this machine has instructions for and that keeps parity as a rule."""
 
-    def runs_here(self) -> str | None:
-        """None if engines of this target run on this machine, else the reason why not, in one line."""
+    def runs_here(self, precision: str | None = None) -> str | None:
+        """None if engines of this target run on this machine, else the reason why not, in one line.
+
+        Parameters
+        ----------
+        precision : of the engine; None asks about the target's preferred one.
+        """
+
+    def why_not_here(self, spec: EngineSpec) -> str | None:
+        """None if the engine built to `spec` runs on this machine, else the reason why not, in one line."""
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:
         """Write the artefacts into `folder` and return their paths; raises TargetError if the library refuses."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gconet.engines.gpu_generations import why_not
 from gconet.engines.target import EngineSpec
-from gconet.engines.tensorrt_builder import build_plan, no_gpu
+from gconet.engines.tensorrt_builder import build_plan, no_gpu, not_for_this_gpu
 from gconet.engines.tensorrt_config import Job
 from gconet.engines.tensorrt_gpu import present_gpus
 from gconet.engines.tensorrt_products import TENSORRT, Product, load
@@ -23,7 +23,7 @@ class TensorRtTarget:
 
     product: Product = TENSORRT
     packages: tuple[str, ...] = ("tensorrt",)
-    typed_graph = True
+    lowers = ()
 
     @property
     def name(self) -> str:
@@ -51,14 +51,18 @@ class TensorRtTarget:
         """fp16, twice the rate of fp32 or more on every supported GPU."""
         return "fp16"
 
-    def runs_here(self) -> str | None:
+    def runs_here(self, precision: str | None = None) -> str | None:
         """None if this machine's GPU, its driver and the libraries can run plans."""
         gpus = present_gpus()
         if not gpus:
             return "it needs an NVIDIA GPU, and this machine has none, or no driver for it"
-        if problem := why_not(gpus[0].compute_capability, self.name, self.preferred_precision()):
+        if problem := why_not(gpus[0].compute_capability, self.name, precision or self.preferred_precision()):
             return f"not on this machine's {gpus[0].name}: {problem}"
         return why_not_runnable(self.name)
+
+    def why_not_here(self, spec: EngineSpec) -> str | None:
+        """As `runs_here`; and a plan runs on no GPU but those it was built for."""
+        return self.runs_here(spec.precision) or not_for_this_gpu(self.name, spec)
 
     def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:
         """Compile `detect.plan`, with what `build_plan` writes beside it."""

@@ -86,6 +86,11 @@ def functions(opset: int = OPSET) -> list[onnx.FunctionProto]:
     return [onnx.parser.parse_function(header + text) for text in (GROUP_AFFINITY, DEPTHWISE_CORRELATION)]
 
 
+def opset_of(graph: onnx.ModelProto) -> int:
+    """Version of the standard operators that a graph uses."""
+    return next(int(entry.version) for entry in graph.opset_import if not entry.domain)
+
+
 def _node(name: str, inputs: tuple[Tensor, ...], like: Tensor) -> Tensor:
     output: Tensor = torch.onnx.ops.symbolic(
         f"{DOMAIN}::{name}", inputs, dtype=like.dtype, shape=like.shape, version=VERSION

@@ -84,13 +84,18 @@ def lower(network: InferenceNetwork, precision: str, groups: Sequence[FloatArray
     What `equalise` found.
     """
     found = equalise(network, groups)
+    narrow(network, precision, found)
+    return found
+
+
+def narrow(network: InferenceNetwork, precision: str, found: Sequence[DomainRange]) -> None:
+    """Bring an equalised float32 network to "fp16" or "bf16" but for its islands, in place; `found` by `equalise`."""
     dtype = TYPES[precision]
     kept = {name: copy.deepcopy(network.get_submodule(name)) for name in islands(dtype, found)}
     network.to(dtype)
     for name, layer in kept.items():
         # The GAM converts between the types of its layers by itself.
         network.set_submodule(name, layer if name.startswith("gam.") else InFloat32(layer))
-    return found
 
 
 def islands(dtype: torch.dtype, found: Sequence[DomainRange]) -> list[str]:

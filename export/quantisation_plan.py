@@ -10,7 +10,7 @@ each uses the whole range, gain finer steps and lose more where other photos go 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,13 +45,16 @@ class LayerPlan:
 
 
 @torch.no_grad()
-def plan_layers(network: InferenceNetwork, inputs: Mapping[str, Inputs], unsigned: bool) -> dict[str, LayerPlan]:
+def plan_layers(
+    network: InferenceNetwork, inputs: Mapping[str, Inputs], unsigned: bool, half: Collection[str] = ()
+) -> dict[str, LayerPlan]:
     """Plan every convolution of a network.
 
     Parameters
     ----------
     inputs : of each convolution, by layer.
     unsigned : store what is never negative without a sign, in steps half as wide; not every engine takes that.
+    half : layers between half-precision tensors: their steps are numbers of that type.
     """
     plans = {}
     for readers in shared_inputs(network):
@@ -59,9 +62,11 @@ def plan_layers(network: InferenceNetwork, inputs: Mapping[str, Inputs], unsigne
         levels = UNSIGNED_LEVELS if without_sign else SIGNED_LEVELS
         peaks = torch.stack([inputs[name].peaks for name in readers]).amax(dim=0)
         step = HEAD_ROOM * peaks.quantile(PEAK_QUANTILE).item() / levels or 1.0  # nothing but zeros takes any
+        if any(name in half for name in readers):
+            step = half_not_below(torch.tensor(step)).item()
         for name in readers:
             weight = network.get_submodule(name).get_parameter("weight")
-            rounded, weight_steps = round_weight(weight)
+            rounded, weight_steps = round_weight(weight, name in half)
             pixels = inputs[name].pixels
             exact, found = taps(weight) @ pixels.mean(dim=0), taps(rounded) @ round_to(pixels, step, levels).mean(dim=0)
             plans[name] = LayerPlan(step, without_sign, weight_steps, exact - found)
@@ -85,12 +90,20 @@ def round_to(values: Tensor, step: float, levels: int) -> Tensor:
     return (values / step).round().clamp(-levels, levels) * step
 
 
-def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight (O, C, k, k) rounded to 8 bits, and the steps (O,) of its output channels."""
+def round_weight(weight: Tensor, half: bool = False) -> tuple[Tensor, Tensor]:
+    """A weight (O, C, k, k) rounded to 8 bits, and the steps (O,) of its output channels, perhaps in half precision."""
     steps = weight.abs().amax(dim=(1, 2, 3)) / SIGNED_LEVELS
     steps = torch.where(steps > 0, steps, torch.ones_like(steps))  # a channel of zeros takes any
+    if half:
+        steps = half_not_below(steps)
     spread = steps[:, None, None, None]
     return (weight / spread).round() * spread, steps
+
+
+def half_not_below(steps: Tensor) -> Tensor:
+    """The smallest half-precision numbers that are not below positive float32 ones, in float32: nothing is clipped."""
+    half = steps.half()
+    return torch.where(half.float() < steps, torch.nextafter(half, torch.full_like(half, torch.inf)), half).float()
 
 
 def taps(weight: Tensor) -> Tensor:

@@ -4,6 +4,9 @@
 2. From that come the steps, and the mean error, which is put into the biases (`quantisation_plan`).
 3. Layers that do more harm than good stay in float (`quantisation_islands`), and so do sums, resizing and the operators
    of `ai.gconet`, which stay nodes.
+
+What stays in float is float32; or, for engines that take the graph's types as binding, half precision with the islands
+of `precision`. The network is then equalised before it is calibrated, and steps between half tensors are half too.
 """
 
 from __future__ import annotations
@@ -19,17 +22,22 @@ import onnx.numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
 from gconet.export.activation_samples import sample_inputs
+from gconet.export.equalise import equalise
 from gconet.export.inference import InferenceNetwork
+from gconet.export.operators import OPSET
+from gconet.export.precision import TYPES, islands, narrow
 from gconet.export.quantisation_islands import int8_layers
 from gconet.export.quantisation_plan import LayerPlan, plan_layers
 from gconet.export.to_onnx import export_network
 from gconet.runtime.preprocess import FloatArray
 from gconet.train.model import GCoNet
 
+HALF_STEPS_OPSET = 19  # the first whose QuantizeLinear takes float16
+
 
 @dataclass(frozen=True)
 class Quantisable:
-    """A graph in float32, and how each of its convolutions would be rounded, by layer."""
+    """A graph in floating point, and how each of its convolutions would be rounded, by layer."""
 
     graph: onnx.ModelProto
     plans: Mapping[str, LayerPlan]
@@ -40,23 +48,43 @@ def prepare(
     groups: Sequence[FloatArray],
     unsigned: bool,
     progress: Callable[[], object] = lambda: None,
+    floats: str = "fp32",
 ) -> Quantisable:
-    """Calibrate on groups of inputs (N, 3, S, S), and export.
+    """Calibrate on groups of inputs (N, 3, S, S), and export a graph for inputs of their size; see `calibrate`."""
+    network, plans = calibrate(model, groups, unsigned, progress, floats)
+    opset = OPSET if floats == "fp32" else HALF_STEPS_OPSET
+    return Quantisable(export_network(network, groups[0].shape[-1], opset), plans)
+
+
+def calibrate(
+    model: GCoNet,
+    groups: Sequence[FloatArray],
+    unsigned: bool,
+    progress: Callable[[], object] = lambda: None,
+    floats: str = "fp32",
+) -> tuple[InferenceNetwork, dict[str, LayerPlan]]:
+    """The inference network in the types of what stays in float, not rounded yet, and the plans of its convolutions.
 
     Parameters
     ----------
     model : left unchanged.
-    groups : at least one; the graph is for inputs of their size.
+    groups : inputs (N, 3, S, S), at least one group.
     unsigned : see `plan_layers`.
     progress : called after every group.
+    floats : "fp32" or "fp16", the type of what stays in float.
     """
     network = InferenceNetwork(copy.deepcopy(model))
-    plans = plan_layers(network, sample_inputs(network, groups, progress), unsigned)
-    return Quantisable(export_network(network, groups[0].shape[-1]), plans)
+    if floats == "fp32":
+        return network, plan_layers(network, sample_inputs(network, groups, progress), unsigned)
+    found = equalise(network, groups)
+    inputs = sample_inputs(network, groups, progress)
+    plans = plan_layers(network, inputs, unsigned, inputs.keys() - set(islands(TYPES[floats], found)))
+    narrow(network, floats, found)
+    return network, plans
 
 
 def quantise(source: Quantisable, layers: Collection[str] | None = None) -> onnx.ModelProto:
-    """The graph with some layers in INT8, None for all but the islands; the others stay in float32."""
+    """The graph with some layers in INT8, None for all but the islands; the others stay in float."""
     graph = copy.deepcopy(source.graph)
     chosen = int8_layers(source.plans) if layers is None else layers
     plans = {name: plan for name, plan in source.plans.items() if name in chosen}
@@ -79,7 +107,7 @@ def quantise(source: Quantisable, layers: Collection[str] | None = None) -> onnx
         nodes_to_exclude=[],
         op_types_to_quantize=["Conv"],
         extra_options={
-            "TensorQuantOverrides": _overrides(convolutions, plans),
+            "TensorQuantOverrides": _overrides(graph, convolutions, plans),
             "OpTypesToExcludeOutputQuantization": ["Conv"],
             "QuantizeBias": False,  # engines do that themselves, or add it in float
         },
@@ -94,22 +122,23 @@ def quantise(source: Quantisable, layers: Collection[str] | None = None) -> onnx
 
 def layer_of(node: onnx.NodeProto) -> str:
     """The layer a convolution of the exported graph is, by the name of its weight."""
-    return node.input[1].removesuffix(".weight")
+    return node.input[1].removesuffix(".weight").removesuffix(".layer")  # the latter of `InFloat32`
 
 
 def _overrides(
-    convolutions: Mapping[str, onnx.NodeProto], plans: Mapping[str, LayerPlan]
+    graph: onnx.ModelProto, convolutions: Mapping[str, onnx.NodeProto], plans: Mapping[str, LayerPlan]
 ) -> dict[str, list[dict[str, Any]]]:
     """The plans in the words of ONNX Runtime's quantiser: by tensor, a list of one entry, or one for each channel."""
     zero = np.zeros((), np.int8)
+    types = {tensor.name: onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type) for tensor in graph.graph.initializer}
     overrides: dict[str, list[dict[str, Any]]] = {}
     for name, plan in plans.items():
         images, weight = convolutions[name].input[:2]
         kind, type_ = (QuantType.QUInt8, np.uint8) if plan.unsigned else (QuantType.QInt8, np.int8)
-        step = np.array(plan.input_step, np.float32)
+        step = np.array(plan.input_step, types[weight])
         overrides[images] = [{"quant_type": kind, "scale": step, "zero_point": np.zeros((), type_)}]
         overrides[weight] = [
-            {"quant_type": QuantType.QInt8, "axis": 0, "scale": np.array(step), "zero_point": zero}
+            {"quant_type": QuantType.QInt8, "axis": 0, "scale": np.array(step, types[weight]), "zero_point": zero}
             for step in plan.weight_steps.numpy()
         ]
     return overrides
@@ -122,7 +151,9 @@ def _shift_biases(
     tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
     for name, plan in plans.items():
         data, weight, *bias = convolutions[name].input
-        exact = onnx.numpy_helper.to_array(tensors[bias[0]]) if bias else np.float32(0)
-        shifted = onnx.numpy_helper.from_array(exact + plan.bias_shift.numpy(), f"{name}.shifted_bias")
+        exact = onnx.numpy_helper.to_array(tensors[bias[0]]).astype(np.float32) if bias else np.float32(0)
+        type_ = onnx.helper.tensor_dtype_to_np_dtype(tensors[weight].data_type)
+        values = (exact + plan.bias_shift.numpy()).astype(type_)
+        shifted = onnx.numpy_helper.from_array(values, f"{name}.shifted_bias")
         graph.graph.initializer.append(shifted)
         convolutions[name].input[:] = [data, weight, shifted.name]

@@ -46,9 +46,10 @@ def export_detect(
     return export_network(network, size)
 
 
-def export_network(network: InferenceNetwork, size: int) -> onnx.ModelProto:
-    """Export an inference network as it is; see `export_detect`."""
-    opset = BF16_OPSET if any(parameter.dtype == torch.bfloat16 for parameter in network.parameters()) else OPSET
+def export_network(network: InferenceNetwork, size: int, opset: int | None = None) -> onnx.ModelProto:
+    """Export an inference network as it is, by default at the oldest opset that serves; see `export_detect`."""
+    if opset is None:
+        opset = BF16_OPSET if any(parameter.dtype == torch.bfloat16 for parameter in network.parameters()) else OPSET
     images = torch.zeros(TRACED_GROUP, 3, size, size)
     with quiet_exporter():
         program = torch.onnx.export(

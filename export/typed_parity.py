@@ -1,19 +1,26 @@
-"""Parity of a typed network in its own arithmetic on this CPU: what can be known of a plan without its GPU."""
+"""Parity of a graph in its own arithmetic on this CPU: what can be known of an engine where it does not run."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from gconet.bench.parity import ParityRow, compare
 from gconet.bench.reference import eager_maps
 from gconet.bench.tolerances import tolerance
+from gconet.engines.target import Target
+from gconet.export.calibration import read_calibration
+from gconet.export.graphs import FLOATS_OF_INT8, TAKES_UNSIGNED, has_typed_graph
 from gconet.export.inference import InferenceNetwork
 from gconet.export.precision import lower
+from gconet.export.quantise import calibrate
+from gconet.export.rounded_convolutions import round_convolutions
 from gconet.export.wide_accumulation import accumulate_widely
 from gconet.runtime.preprocess import FloatArray
+from gconet.train.checkpoint import Checkpoint
 from gconet.train.model import GCoNet
 
 TARGET = "pytorch"  # its name in the table of tolerances
@@ -28,6 +35,24 @@ def typed_network(model: GCoNet, precision: str, groups: Sequence[FloatArray]) -
     return network
 
 
+def graph_network(
+    checkpoint: Checkpoint, precision: str, target: Target, calibration: Path | None
+) -> InferenceNetwork | None:
+    """The network as the graph computes it that `make_graph` makes of the same arguments.
+
+    None where the graph is plain float32, be it that the target computes in another type.
+    """
+    if precision != "int8" and not has_typed_graph(precision, target):
+        return None
+    model, groups = checkpoint.network(), read_calibration(calibration, checkpoint.info.preprocessing)
+    if precision != "int8":
+        return typed_network(model, precision, groups)
+    network, plans = calibrate(model, groups, TAKES_UNSIGNED[target.name], floats=FLOATS_OF_INT8[target.name])
+    round_convolutions(network, plans)
+    accumulate_widely(network)
+    return network
+
+
 def measure_typed_parity(
     model: GCoNet, network: InferenceNetwork, precision: str, inputs: FloatArray, sizes: Sequence[int] = GROUP_SIZES
 ) -> list[ParityRow]:
@@ -36,7 +61,7 @@ def measure_typed_parity(
     Parameters
     ----------
     model : the reference.
-    network : of `typed_network`, or its exact form.
+    network : of `graph_network`, or its exact form.
     inputs : (N, 3, S, S), at least as many as the largest group.
     sizes : of groups, the first so many of the inputs each.
     """

@@ -26,14 +26,12 @@ from gconet.engines.bundle_writer import check_output, describe_files, staged_bu
 from gconet.engines.plan_options import DEFAULT_PLAN, PlanOptions
 from gconet.engines.registry import choose_target, get_target
 from gconet.engines.target import EngineSpec, Target, check_spec
-from gconet.engines.tensorrt_builder import not_for_this_gpu, plan_facts
+from gconet.engines.tensorrt_builder import plan_facts
 from gconet.engines.tensorrt_network import audit_line
 from gconet.export.audit import audit_graph
-from gconet.export.calibration import read_calibration
 from gconet.export.graphs import make_graph
-from gconet.export.operators import OPSET
-from gconet.export.precision import TYPES
-from gconet.export.typed_parity import GROUP_SIZES, measure_typed_parity, typed_network
+from gconet.export.operators import opset_of
+from gconet.export.typed_parity import GROUP_SIZES, graph_network, measure_typed_parity
 from gconet.export.typed_parity import TARGET as TYPED_TARGET
 from gconet.runtime.bundle import describe_file, open_bundle
 from gconet.runtime.manifest import Manifest
@@ -118,10 +116,10 @@ def build(request: BuildRequest, report: Report) -> Manifest:
     with staged_bundle(request.out) as folder:
         for spec in specs:
             manifest = _build_engine(checkpoint, identity, target, version, spec, request.calibration, folder, report)
-            if problem := target.runs_here() or not_for_this_gpu(target.name, spec):
+            if problem := target.why_not_here(spec):
                 unmeasured = {"not_measured": problem}
                 report("parity", f"not measured: {problem}")
-                parity = unmeasured | _measure_graph(checkpoint, spec, request, report)
+                parity = unmeasured | _measure_graph(checkpoint, target, spec, request, report)
                 manifest = dataclasses.replace(manifest, parity=parity, latency=unmeasured)
                 break
             manifest = _measure_parity(checkpoint, manifest, folder, report)
@@ -179,7 +177,7 @@ def _build_engine(
         files=files,
         architecture=dataclasses.asdict(checkpoint.info.architecture),
         checkpoint=identity,
-        opset=OPSET,
+        opset=opset_of(graph),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         compute_capabilities=spec.compute_capabilities,
         tools=installed_libraries(),
@@ -196,7 +194,7 @@ def _describe_graph(graph: onnx.ModelProto) -> str:
     operations = audit_graph(graph).operations
     shares = ", ".join(f"{share / sum(operations.values()):.1%} {name}" for name, share in sorted(operations.items()))
     return (
-        f"ONNX opset {OPSET}, {len(graph.graph.node)} nodes, with {' and '.join(custom)}; checked; "
+        f"ONNX opset {opset_of(graph)}, {len(graph.graph.node)} nodes, with {' and '.join(custom)}; checked; "
         f"operations of convolutions: {shares}"
     )
 
@@ -215,14 +213,15 @@ def _measure_parity(checkpoint: Checkpoint, manifest: Manifest, folder: Path, re
     return dataclasses.replace(manifest, parity=parity_document(rows, limits))
 
 
-def _measure_graph(checkpoint: Checkpoint, spec: EngineSpec, request: BuildRequest, report: Report) -> dict[str, Any]:
-    """Parity of a half-precision graph in its own arithmetic on this CPU, where the engine itself cannot run."""
-    if spec.precision not in TYPES:
+def _measure_graph(
+    checkpoint: Checkpoint, target: Target, spec: EngineSpec, request: BuildRequest, report: Report
+) -> dict[str, Any]:
+    """Parity of a graph in its own arithmetic on this CPU, where the engine itself cannot run."""
+    network = graph_network(checkpoint, spec.precision, target, request.calibration)
+    if network is None:
         return {}
-    model, preprocessing = checkpoint.network(), checkpoint.info.preprocessing
-    network = typed_network(model, spec.precision, read_calibration(request.calibration, preprocessing))
-    inputs = to_input(extend_photos(read_photos(None), max(GROUP_SIZES)), preprocessing)
-    rows = measure_typed_parity(model, network, spec.precision, inputs)
+    inputs = to_input(extend_photos(read_photos(None), max(GROUP_SIZES)), checkpoint.info.preprocessing)
+    rows = measure_typed_parity(checkpoint.network(), network, spec.precision, inputs)
     report(
         "", f"its graph in {spec.precision} on this CPU, against eager PyTorch fp32, on photos\n{parity_table(rows)}"
     )

@@ -14,8 +14,11 @@ from gconet.runtime.errors import BundleError, TargetError, one_line
 from gconet.runtime.session import DETECT, SessionOptions, Tensors
 
 DEVICE = "CPU"
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # precision -> INFERENCE_PRECISION_HINT, of what is float
-CAPABILITY = {"bf16": "BF16", "int8": "INT8"}  # what the CPU plugin must report for it to be more than an emulation
+# precision -> INFERENCE_PRECISION_HINT, of what is float. "dynamic" keeps the types of the IR, where "f16" would round
+# its float32 islands to half too. On CPUs without half arithmetic the one computes in f32, the other in bf16: silently.
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "dynamic", "int8": "f32"}
+# What the CPU plugin must report for it to be more than an emulation.
+CAPABILITY = {"bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 COMPILED = 8  # graphs and group sizes kept compiled; each with an encoder holds its own copy of the weights, 60 MB
 
 
@@ -35,11 +38,8 @@ class OpenVinoSession:
         precision = bundle.manifest.precision
         self._core = ov.Core()
         capabilities = self._core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-        if precision not in HINTS or CAPABILITY.get(precision, "FP32") not in capabilities:
-            raise TargetError(
-                f"{bundle.folder} cannot run here: this CPU has no {precision} arithmetic; "
-                "build with `gconet build --target openvino --precision fp32`"
-            )
+        if problem := missing_arithmetic(precision, capabilities):
+            raise TargetError(f"{bundle.folder} cannot run here: {problem}")
         hint = precision_hint(precision, capabilities)
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if options.threads is not None:
@@ -97,6 +97,13 @@ class OpenVinoSession:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(key)
         return self._requests[key]
+
+
+def missing_arithmetic(precision: str, capabilities: Collection[str]) -> str | None:
+    """None if the CPU plugin reports to compute in a precision; else the reason and the command that mends it."""
+    if precision in HINTS and CAPABILITY.get(precision, "FP32") in capabilities:
+        return None
+    return f"this CPU has no {precision} arithmetic; build with `gconet build --target openvino --precision fp32`"
 
 
 def precision_hint(precision: str, capabilities: Collection[str]) -> str:

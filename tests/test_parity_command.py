@@ -20,6 +20,7 @@ from shapes import make_data
 from gconet.bench import parity, parity_all, parity_groups
 from gconet.bench.bisect_runners import graph_runner
 from gconet.bench.tolerances import METRIC_TOLERANCES, MetricTolerance
+from gconet.engines.target import EngineSpec
 from gconet.runtime.command_line import run
 from gconet.runtime.errors import TargetError
 from gconet.train.checkpoint import Checkpoint
@@ -141,13 +142,13 @@ def test_all_builds_what_runs_here_keeps_it_and_says_why_not_of_the_rest(
     make_bundle: BundleWithFault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Target:
-        precisions = ("fp32", "bf16")
+        precisions = ("fp32", "bf16", "int8")
 
-        def runs_here(self) -> str | None:
-            return None
+        def why_not_here(self, spec: EngineSpec) -> str | None:
+            return "no int8 arithmetic" if spec.precision == "int8" else None
 
     class Absent(Target):
-        def runs_here(self) -> str | None:
+        def why_not_here(self, spec: EngineSpec) -> str | None:  # noqa: ARG002
             return "no GPU: buy one"
 
     built: list[tuple[str, str]] = []
@@ -169,13 +170,13 @@ def test_all_builds_what_runs_here_keeps_it_and_says_why_not_of_the_rest(
     document = json.loads(report.read_text())
     assert [bundle["engine"] for bundle in document["bundles"]] == ["abacus-fp32.gconet"]
     assert document["not_run"] == {
-        "abacus fp16": "the target builds fp32, bf16",
+        "abacus fp16": "the target builds fp32, bf16, int8",
         "abacus bf16": "this CPU has no bf16 arithmetic",
-        "abacus int8": "the target builds fp32, bf16",
+        "abacus int8": "no int8 arithmetic",
         "slide-rule fp32": "no GPU: buy one",
-        "slide-rule fp16": "the target builds fp32, bf16",
+        "slide-rule fp16": "the target builds fp32, bf16, int8",
         "slide-rule bf16": "no GPU: buy one",
-        "slide-rule int8": "the target builds fp32, bf16",
+        "slide-rule int8": "no GPU: buy one",
     }
     assert "slide-rule fp32: not run: no GPU: buy one" in capsys.readouterr().out
     assert "no GPU: buy one" in Page((tmp_path / "all.html").read_text("utf-8")).text
