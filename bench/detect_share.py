@@ -22,7 +22,7 @@ from gconet.runtime import detect_command
 from gconet.runtime.command_line import EXIT_DONE, Parser, run, write_json
 from gconet.runtime.detector import Detector, load
 from gconet.runtime.photos import find_groups
-from gconet.runtime.session import GraphSession, Tensors
+from gconet.runtime.session import GraphSession, PartTensors, Tensors
 
 EPILOG = """\
 example:
@@ -44,7 +44,7 @@ class Stopwatch:
         """As the session's."""
         return self.run("detect", inputs)
 
-    def run(self, graph: str, inputs: Tensors) -> Tensors:
+    def run(self, graph: str, inputs: PartTensors) -> PartTensors:
         """As the session's."""
         key = graph, *(array.shape for array in inputs.values())
         start = time.perf_counter()

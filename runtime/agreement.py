@@ -8,6 +8,7 @@ nothing that was compared before is again.
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Agreement:
             total = total + pooled.astype(np.float64) * (len(features) / len(group))
         return np.asarray(total, np.float32)
 
-    def _best(self, query: FloatArray, features: FloatArray) -> NDArray[np.float64]:
+    def _best(self, query: NDArray[Any], features: NDArray[Any]) -> NDArray[np.float64]:
         """(q, h·w): best match of each pixel of q photos in each of n photos, summed over those."""
         sums = np.zeros((len(query), query[0, 0].size))
         for (first, last), (start, stop) in product(

@@ -6,33 +6,29 @@ They are read back with plain reads, not mapped: pages of a mapped file count as
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gconet.runtime.errors import UsageError
 from gconet.runtime.paths import reason
-from gconet.runtime.preprocess import FloatArray
 
 
 class Column:
-    """One array of each photo, all of a shape, appended in blocks and read back in blocks.
+    """One array of each photo, all of a shape and type, appended in blocks and read back in blocks."""
 
-    Parameters
-    ----------
-    dtype : as stored. float16 takes half the room of float32: each photo's array is divided by a power of two first,
-        so that its largest value is at most 1 and 11 bits of every large value are kept.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: type[np.float32 | np.float16]) -> None:
-        self._shape, self._dtype = shape, np.dtype(dtype)
-        self._scales = np.ones(0, np.float32)  # powers of two, of each photo
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._size = int(np.prod(shape))
+        self._length = 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the object: the file has no name)
 
     def __len__(self) -> int:
         """Photos so far."""
-        return len(self._scales)
+        return self._length
 
-    def append(self, block: FloatArray) -> None:
+    def append(self, block: NDArray[Any]) -> None:
         """Add the arrays (n, …) of n photos.
 
         Raises
@@ -40,13 +36,8 @@ class Column:
         UsageError
             If there is no room on the disk.
         """
-        scales = np.ones(len(block), np.float32)
-        if self._dtype == np.float16:
-            peaks = np.abs(block.reshape(len(block), -1)).max(axis=1)
-            scales = np.exp2(np.ceil(np.log2(np.maximum(peaks, np.finfo(np.float32).tiny)))).astype(np.float32)
-            block = block / self._spread(scales)
         try:
-            self._file.seek(0, 2)
+            self._file.seek(self._length * self._size * self._dtype.itemsize)
             self._file.write(np.ascontiguousarray(block, self._dtype).data)
             self._file.flush()
         except OSError as error:
@@ -54,17 +45,10 @@ class Column:
                 f"no room for the features of a large group in {tempfile.gettempdir()} ({reason(error)}): "
                 "free some, or set TMPDIR to a folder on a larger disk"
             ) from error
-        self._scales = np.concatenate([self._scales, scales])
+        self._length += len(block)
 
-    def read(self, start: int, stop: int) -> FloatArray:
-        """The arrays of photos `start` to `stop`, in float32."""
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """The arrays of photos `start` to `stop`, as they were added."""
         count = min(stop, len(self)) - start
-        size = int(np.prod(self._shape))
-        self._file.seek(start * size * self._dtype.itemsize)
-        block = np.fromfile(self._file, self._dtype, count * size).reshape(count, *self._shape)
-        if self._dtype == np.float16:
-            return block.astype(np.float32) * self._spread(self._scales[start : start + count])
-        return block
-
-    def _spread(self, scales: FloatArray) -> FloatArray:
-        return scales.reshape(-1, *(1 for _ in self._shape))
+        self._file.seek(start * self._size * self._dtype.itemsize)
+        return np.fromfile(self._file, self._dtype, count * self._size).reshape(count, *self._shape)

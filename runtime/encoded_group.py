@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gconet.runtime.columns import Column
 from gconet.runtime.errors import BundleError, UsageError
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.preprocess import FloatArray
-from gconet.runtime.session import GraphSession, Session, Tensors
+from gconet.runtime.session import GraphSession, PartTensors, Session
 
 BLOCK_PIXELS = 8 * 224**2  # of network input that is worked on at once
 LATERALS = ("lateral_2", "lateral_3", "lateral_4")
@@ -36,7 +38,7 @@ def graph_session(session: Session, graph: str) -> GraphSession:
     )
 
 
-def run_padded(session: GraphSession, graph: str, inputs: Tensors, lengths: dict[str, int]) -> Tensors:
+def run_padded(session: GraphSession, graph: str, inputs: PartTensors, lengths: dict[str, int]) -> PartTensors:
     """Run a graph on blocks, the last of which may be short: they are filled up, so that one shape is compiled.
 
     Only for graphs whose photos do not see each other. Single photos stay alone.
@@ -66,8 +68,6 @@ class EncodedGroup:
         self.affine = bool(manifest.architecture.get("gam", True))
         self.block = block_size(manifest.preprocessing.size)
         self.drawable = drawable
-        # Narrow arithmetic loses nothing by it; an engine in float32 keeps its answer to the last bits.
-        self._dtype = np.float32 if manifest.precision == "fp32" else np.float16
         self._columns: dict[str, Column] = {}
         self.pixel_bias: list[FloatArray] = []  # of each photo (h·w,), zeros without GAM
 
@@ -96,7 +96,7 @@ class EncodedGroup:
             self._append("images", images)
         self.pixel_bias += [values.reshape(-1) for values in bias[: len(images)]]
 
-    def read(self, name: str, start: int, stop: int) -> FloatArray:
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """What was kept of photos `start` to `stop`, by the name of the tensor."""
         return self._columns[name].read(start, stop)
 
@@ -109,7 +109,7 @@ class EncodedGroup:
         inputs["consensus"] = consensus.reshape(1, -1, 1, 1)
         return run_padded(self.session, "draw", inputs, lengths)["maps"][: stop - start, 0]
 
-    def _append(self, name: str, block: FloatArray) -> None:
+    def _append(self, name: str, block: NDArray[Any]) -> None:
         if name not in self._columns:
-            self._columns[name] = Column(block.shape[1:], self._dtype)
+            self._columns[name] = Column(block.shape[1:], block.dtype)
         self._columns[name].append(block)

@@ -12,7 +12,7 @@ import numpy as np
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import TargetError, UsageError, one_line
-from gconet.runtime.session import DETECT, SessionOptions, Tensors
+from gconet.runtime.session import DETECT, PartTensors, SessionOptions, Tensors
 
 
 class OnnxRuntimeSession:
@@ -54,7 +54,7 @@ class OnnxRuntimeSession:
             raise _failure(count, error) from error
         return {"maps": maps}
 
-    def run(self, graph: str, inputs: Tensors) -> Tensors:
+    def run(self, graph: str, inputs: PartTensors) -> PartTensors:
         """Run one of the bundle's graphs; see `GraphSession`."""
         with self._lock:
             if graph not in self._parts:

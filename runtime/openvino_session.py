@@ -8,10 +8,11 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import BundleError, TargetError, one_line
-from gconet.runtime.session import DETECT, SessionOptions, Tensors
+from gconet.runtime.session import DETECT, INNER_TENSORS, PartTensors, SessionOptions, Tensors
 
 DEVICE = "CPU"
 # precision -> INFERENCE_PRECISION_HINT, of what is float. "dynamic" keeps the types of the IR, where "f16" would round
@@ -46,7 +47,7 @@ class OpenVinoSession:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
         if options.layer_times is not None:
             self._config["PERF_COUNT"] = True
-        self._version, self._bundle = ov.__version__, bundle
+        self._ov, self._bundle = ov, bundle
         self.graphs = bundle.graphs(".xml")
         self._models: dict[str, Any] = {DETECT: self._read(DETECT)}
         self._requests: OrderedDict[Any, Any] = OrderedDict()
@@ -56,14 +57,14 @@ class OpenVinoSession:
         """Run one group; see `Session`."""
         return self.run(DETECT, inputs)
 
-    def run(self, graph: str, inputs: Tensors) -> Tensors:
+    def run(self, graph: str, inputs: PartTensors) -> PartTensors:
         """Run one of the bundle's graphs; see `GraphSession`."""
         try:
             with self._lock:
                 request = self._request(graph, {name: tuple(array.shape) for name, array in inputs.items()})
-                request.infer(dict(inputs), share_inputs=True)
+                request.infer({name: self._as_input(array) for name, array in inputs.items()}, share_inputs=True)
                 return {
-                    output.get_any_name(): np.array(request.get_output_tensor(index).data)
+                    output.get_any_name(): _copy(request.get_output_tensor(index))
                     for index, output in enumerate(request.model_outputs)
                 }
         except BundleError:
@@ -80,9 +81,24 @@ class OpenVinoSession:
     def _read(self, graph: str) -> Any:
         path, weights = self._bundle.file(f"{graph}.xml"), self._bundle.file(".bin")  # both are in the manifest
         try:
-            return self._core.read_model(path, weights)
+            model = self._core.read_model(path, weights)
         except RuntimeError as error:
-            raise BundleError(f"OpenVINO {self._version} cannot load {path}: {_last_line(error)}") from error
+            raise BundleError(f"OpenVINO {self._ov.__version__} cannot load {path}: {_last_line(error)}") from error
+        return self._with_inner_types(model) if self._config["INFERENCE_PRECISION_HINT"] == HINTS["bf16"] else model
+
+    def _with_inner_types(self, model: Any) -> Any:
+        """The model with its inner tensors in bfloat16 also where they come in and go out."""
+        ports = self._ov.preprocess.PrePostProcessor(model)
+        for all_of_them, port in ((model.inputs, ports.input), (model.outputs, ports.output)):
+            for name in INNER_TENSORS & {tensor.get_any_name() for tensor in all_of_them}:
+                port(name).tensor().set_element_type(self._ov.Type.bf16)
+        return ports.build()
+
+    def _as_input(self, array: NDArray[Any]) -> Any:
+        """What OpenVINO takes without a copy: bits of bfloat16 as such, which numpy has no type for."""
+        if array.dtype != np.uint16:
+            return array
+        return self._ov.Tensor(np.ascontiguousarray(array), self._ov.Shape(list(array.shape)), self._ov.Type.bf16)
 
     def _request(self, graph: str, shapes: dict[str, tuple[int, ...]]) -> Any:
         key = graph, *sorted(shapes.items())
@@ -111,6 +127,11 @@ def precision_hint(precision: str, capabilities: Collection[str]) -> str:
     if precision == "int8" and CAPABILITY["bf16"] in capabilities:
         return HINTS["bf16"]  # for sums and resizing: half the memory traffic, and still much finer than int8
     return HINTS[precision]
+
+
+def _copy(tensor: Any) -> NDArray[Any]:
+    values: NDArray[Any] = np.array(tensor.data)
+    return values.view(np.uint16) if tensor.element_type.get_type_name() == "bf16" else values
 
 
 def _last_line(error: Exception) -> str:

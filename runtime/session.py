@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from gconet.runtime.tensorrt_library import Product
 
 Tensors = Mapping[str, NDArray[np.float32]]
+PartTensors = Mapping[str, NDArray[Any]]
 Provider = Literal["cuda", "tensorrt"]
 DETECT = "detect"  # the graph that answers in one call, which every bundle has
+# What only goes from one graph of a bundle to another: in a type of the engine's choice.
+INNER_TENSORS = frozenset({"features", "query", "lateral_2", "lateral_3", "lateral_4"})
 
 # target -> "module:Class", imported on demand so that one engine never needs another's libraries.
 SESSIONS: Mapping[str, str] = {
@@ -87,8 +90,11 @@ class GraphSession(Session, Protocol):
 
     graphs: frozenset[str]
 
-    def run(self, graph: str, inputs: Tensors) -> Tensors:
-        """Run one graph. Tensors are float32; (n, …) of n photos but for `consensus` (1, C, 1, 1).
+    def run(self, graph: str, inputs: PartTensors) -> PartTensors:
+        """Run one graph. Tensors are (n, …) of n photos but for `consensus` (1, C, 1, 1).
+
+        They are float32; `INNER_TENSORS` may also be uint16, the bits of bfloat16, where the engine computes in that:
+        nothing is lost, and nothing converted on the way.
 
         | graph | takes | gives |
         | --- | --- | --- |
