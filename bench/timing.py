@@ -75,6 +75,7 @@ def time_interleaved(
     rounds: int,
     progress: Callable[[], object],
     warm_up: WarmUpRule = BRIEF,
+    before: Callable[[str], object] | None = None,
 ) -> dict[str, Timing]:
     """Call every contender once a round, after warm-up rounds that are not counted.
 
@@ -86,6 +87,7 @@ def time_interleaved(
     rounds : samples per contender, at least 1.
     progress : called after every round, warm-up included; a warm-up that settles early makes up for its rounds.
     warm_up : when to start counting.
+    before : called with a contender's name before each of its samples, and not timed.
     """
     shuffled = np.random.default_rng(0)
     names = list(contenders)
@@ -95,6 +97,8 @@ def time_interleaved(
     def run_round(into: Mapping[str, list[float]]) -> None:
         for index in shuffled.permutation(len(names)):
             name = names[index]
+            if before:
+                before(name)
             start = time.perf_counter_ns()
             contenders[name]()
             into[name].append((time.perf_counter_ns() - start) / 1e6)

@@ -103,3 +103,16 @@ def test_percentiles_and_drift_of_known_samples() -> None:
     assert Timing([1.0, 2.0, 9.0]).percentile(50) == 2.0
     assert Timing([1.0, 2.0, 9.0]).drift is None
     assert Timing([10.0, 10.0, 77.0, 1.0, 3.0, 12.0, 11.0, 11.0]).drift == pytest.approx(0.1)
+
+
+def test_what_comes_before_a_sample_is_not_in_it(clock: Clock) -> None:
+    contenders = {name: clock.contender(repeat(1.0)) for name in "ab"}
+    called: list[str] = []
+
+    def before(name: str) -> None:
+        called.append(name)
+        contenders[name]()
+
+    timings = time_interleaved(contenders, 2, lambda: None, WarmUpRule(1), before)
+    assert sorted(called) == ["a"] * 3 + ["b"] * 3
+    assert all(t.samples_ms == [1.0, 1.0] and t.warm_up_ms == [1.0] for t in timings.values())
