@@ -36,8 +36,8 @@ type); a precision that is wider than the bundle's; a small share of the rooflin
 The engine is timed twice in every round, as users run it and with its own layer timing switched on (OpenVINO's
 PERF_COUNT, ONNX Runtime's profiling); the last line says what that costs. OpenVINO's counters are means over all calls
 in whole microseconds, so a layer is known to some 0.03 ms. ONNX Runtime answers once more before each call that counts,
-for its threads spin on after an answer and would slow the other of the two. Layers fused into one are one row, under the convolution's
-name.
+for its threads spin on after an answer and would slow the other engine. Layers fused into one are one row, under the
+convolution's name.
 
 OpenVINO and ONNX Runtime bundles; of TensorRT plans, whose layers are not timed, the builder's own account of the
 layers is in the bundle.
