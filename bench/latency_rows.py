@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,7 +72,7 @@ def measure_latency(
     warm_up: WarmUpRule,
     progress: tqdm[Any],
 ) -> list[LatencyRow]:
-    """Time every contender at every group size, interleaved; one progress step a round.
+    """Time every contender at every group size, interleaved; one progress step a round, in which each runs twice.
 
     Parameters
     ----------
@@ -82,10 +82,17 @@ def measure_latency(
     rows = []
     for group, images in inputs.items():
         calls = {contender.engine: partial(contender.infer, images) for contender in contenders}
-        timings = time_interleaved(calls, rounds, progress.update, warm_up)
+        timings = time_interleaved(calls, rounds, progress.update, warm_up, partial(_answer, calls))
         eager = timings.get(EAGER_ENGINE)
         rows += [_row(contender, group, timings[contender.engine], eager) for contender in contenders]
     return rows
+
+
+def _answer(calls: Mapping[str, Callable[[], object]], name: str) -> None:
+    """Untimed, before each sample: threads of whoever came before spin on for a tenth of a second, and what is in the
+    caches is theirs.
+    """
+    calls[name]()
 
 
 def _row(contender: Contender, group: int, timing: Timing, eager: Timing | None) -> LatencyRow:
