@@ -55,8 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--consensus", type=Path, metavar="F", help="find what this file keeps in each photo by "
                         "itself, instead of what a group shares; see gconet consensus")  # fmt: skip
     parser.add_argument("--ray", type=ray_address, nargs="?", const="", metavar="ADDRESS", help="share the groups "
-                        "among workers of Ray: at HOST:PORT or ray://HOST:PORT, or auto to look for it; without an "
-                        "address at RAY_ADDRESS, or else on this machine")  # fmt: skip
+                        "among workers of Ray: at HOST:PORT or ray://HOST:PORT, auto to look for it, local to start it "
+                        "here; without an address at RAY_ADDRESS, or else here")  # fmt: skip
     parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: workers of --threads threads each "
                         "(default: what fits, with up to 4 threads, or one for each GPU)")  # fmt: skip
     options = parser.parse_args(arguments)
