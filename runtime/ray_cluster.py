@@ -69,7 +69,7 @@ def connected(address: str | None, cores: int | None = None) -> Iterator[Any]:
     try:
         with _silenced():
             ray.init(address, logging_level="CRITICAL", log_to_driver=False, **(own if address == HERE else {}))
-    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise TargetError(_unreachable(address, last_line(error))) from error
     try:
         yield ray

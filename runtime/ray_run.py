@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import signal
 import sys
 import threading
@@ -23,7 +22,8 @@ from gconet.runtime.manifest import MANIFEST_NAME
 from gconet.runtime.photos import Group
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.ray_cluster import connected, last_line, machines, share_out
-from gconet.runtime.ray_worker import GroupWorker, Job
+from gconet.runtime.ray_data import DataRun, Resources
+from gconet.runtime.ray_worker import Job
 from gconet.runtime.run_folder import RunFolder
 from gconet.runtime.run_manifest import RunManifest
 from gconet.runtime.session import runs_on_gpu
@@ -102,18 +102,15 @@ def detect_on_ray(
         )
         # Ray tells standard output of every worker that died, in many lines.
         with contextlib.redirect_stdout(io.StringIO()), _stopping(run) as interruption:
-            unfit = _collect(_rows(ray, job, plan, workers, threads, gpu), run, manifest)
+            unfit = _collect(_answers(ray, job, plan, Resources(workers, threads, gpu)), run, manifest)
     _conclude(manifest, unfit, interruption.is_set())
 
 
-def _rows(ray: Any, job: Job, plan: Plan, workers: int, threads: int, gpu: bool) -> Iterator[Mapping[str, Any]]:
+def _answers(ray: Any, job: Job, plan: Plan, resources: Resources) -> Iterator[Mapping[str, Any]]:
     """Answers of `GroupWorker`, as they come."""
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
     # Largest first, one at a time to whoever is free: what is left for the end is small, so all end nearly together.
     order = sorted(range(len(plan)), key=lambda index: -len(plan[index][0].photos))
-    items = [
+    rows = [
         {
             "index": index,
             "photos": [str(photo.absolute()) for photo in plan[index][0].photos],
@@ -121,15 +118,12 @@ def _rows(ray: Any, job: Job, plan: Plan, workers: int, threads: int, gpu: bool)
         }
         for index in order
     ]
-    answers = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        GroupWorker,
-        fn_constructor_args=(job,),
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
-        num_cpus=threads,
-        num_gpus=1 if gpu else None,
-    )
     try:
-        yield from answers.iter_rows()
+        if ray.util.client.ray.is_connected():  # ray://, over which Ray Data does not run: it does so over there
+            source = ray.remote(num_cpus=0)(DataRun).remote(job, rows, resources)
+            yield from iter(lambda: ray.get(source.next.remote()), None)
+        else:
+            yield from iter(DataRun(job, rows, resources).next, None)
     except ray.exceptions.RayError as error:
         raise TargetError(f"Ray ended the run ({last_line(error)}); pass --skip-existing to go on") from error
 
