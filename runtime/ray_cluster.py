@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -67,10 +69,13 @@ def connected(address: str | None, cores: int | None = None) -> Iterator[Any]:
         return
     own = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        with _silenced():
+        with _silenced(), _interrupted_later():
             ray.init(address, logging_level="CRITICAL", log_to_driver=False, **(own if address == HERE else {}))
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise TargetError(_unreachable(address, last_line(error))) from error
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise
     try:
         yield ray
     finally:
@@ -121,6 +126,25 @@ def last_line(error: BaseException) -> str:
     """The reason; the lines before it are Ray's own traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """The first Ctrl-C waits for the end of the block: a Ray that is half started takes the process down with it."""
+    asked = threading.Event()
+
+    def note(*_: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    earlier = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    if asked.is_set():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
