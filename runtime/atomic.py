@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from gconet.runtime.errors import UsageError
 from gconet.runtime.paths import reason
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write() fails with these and no name
+
+PARTIAL = ".partial-"  # and the number of the process, in the names of temporary files
 
 
 @contextlib.contextmanager
@@ -27,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if not path.name:
         raise UsageError(f"cannot write {path}: it is a folder, name a file")
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
     try:
         with cannot_write(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +41,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError, ValueError):  # no folder to hold it, or no possible name: reported above
             temporary.unlink(missing_ok=True)
+
+
+def partial_of(temporary: Path) -> Path | None:
+    """The path whose place a temporary file of `replacing` was to take; None if it is no such file."""
+    match = re.fullmatch(rf"\.(.+){re.escape(PARTIAL)}\d+", temporary.name, re.DOTALL)
+    return temporary.with_name(match[1]) if match else None
 
 
 @contextlib.contextmanager

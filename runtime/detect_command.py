@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, warn
 from gconet.runtime.consensus_file import load_consensus
 from gconet.runtime.detector import Detector, load
@@ -16,6 +18,8 @@ from gconet.runtime.errors import GconetError, UsageError
 from gconet.runtime.map_files import plan_maps, write_maps
 from gconet.runtime.photos import Group, find_groups, readable_groups
 from gconet.runtime.preprocess import FloatArray
+from gconet.runtime.ray_cluster import ray_address
+from gconet.runtime.ray_run import Plan, RayOptions, detect_on_ray
 
 DESCRIPTION = "Find the object a group of photos shares and write one map per photo: white is the shared object."
 EPILOG = """\
@@ -24,10 +28,16 @@ examples:
   gconet detect photos/ --out maps                 a folder is a group; a folder of folders is many, mirrored in maps/
   gconet detect photos/ --skip-existing            go on where an earlier run stopped
   gconet detect new/ --consensus chair.safetensors find what `gconet consensus` kept, photo by photo
+  gconet detect photos/ --ray --threads 4          many groups at once: a worker for every 4 cores of this machine
+  gconet detect photos/ --ray head:6379            and of all the machines of a Ray cluster
 
 Maps are 8-bit grey PNGs of the photo's size (upright, EXIF orientation applied). A group's maps are written when all of
 them are computed, so a bad photo leaves nothing of its group behind; groups before it are kept. A group may have any
-number of photos: large ones are done in blocks, with temporary files of up to 5 MB a photo where TMPDIR says."""
+number of photos: large ones are done in blocks, with temporary files of up to 5 MB a photo where TMPDIR says.
+
+With --ray a bad photo fails its own group only; failed groups are named at the end, with exit code 2. A worker that
+dies is replaced and its group done again. On a cluster, photos, bundle and --out lie on storage that all machines
+share, and gconet-deploy[ray] is installed on each. OUT/run.json tells what became of every group."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,12 +54,31 @@ def main(arguments: Sequence[str]) -> int:
                         "them; else the first one ends the run")  # fmt: skip
     parser.add_argument("--consensus", type=Path, metavar="F", help="find what this file keeps in each photo by "
                         "itself, instead of what a group shares; see gconet consensus")  # fmt: skip
+    parser.add_argument("--ray", type=ray_address, nargs="?", const="", metavar="ADDRESS", help="share the groups "
+                        "among workers of Ray: at HOST:PORT or ray://HOST:PORT, auto to look for it, local to start it "
+                        "here; without an address at RAY_ADDRESS, or else here")  # fmt: skip
+    parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: workers of --threads threads each "
+                        "(default: what fits, with up to 4 threads, or one for each GPU)")  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.workers is not None and options.ray is None:
+        parser.error("--workers is for --ray")
 
     groups = find_groups(options.photos)
     if options.skip_unreadable:
         groups = readable_groups(groups, warn)
     plan = plan_maps(groups, options.out, options.overwrite, options.skip_existing)
+    if options.ray is None:
+        _detect_here(groups, plan, options)
+    else:
+        _detect_on_ray(groups, plan, options)
+
+    skipped = len(groups) - len(plan)
+    print(f"{_counted(sum(len(paths) for _, paths in plan), 'map')} of {_counted(len(plan), 'group')} in {options.out}"
+          + (f"; {_counted(skipped, 'group')} skipped, with maps already" if skipped else ""))  # fmt: skip
+    return EXIT_DONE
+
+
+def _detect_here(groups: Sequence[Group], plan: Plan, options: argparse.Namespace) -> None:
     detector = load(options.bundle, options.device, options.threads)
     skipped = len(groups) - len(plan)
     if options.consensus is None:
@@ -61,23 +90,32 @@ def main(arguments: Sequence[str]) -> int:
         vector = load_consensus(options.consensus, detector.bundle).vector
         _write_all((detector.segment_stream(group.photos, vector) for group, _ in plan), plan, skipped)
 
-    print(f"{_counted(sum(len(paths) for _, paths in plan), 'map')} of {_counted(len(plan), 'group')} in {options.out}"
-          + (f"; {_counted(skipped, 'group')} skipped, with maps already" if skipped else ""))  # fmt: skip
-    return EXIT_DONE
+
+def _detect_on_ray(groups: Sequence[Group], plan: Plan, options: argparse.Namespace) -> None:
+    bundle = open_bundle(options.bundle)
+    vector = None if options.consensus is None else load_consensus(options.consensus, bundle).vector
+    if vector is None:
+        for group, _ in plan:
+            _note_size(bundle, len(group.photos))
+    where = RayOptions(options.ray, options.workers, options.threads, options.device)
+    detect_on_ray(groups, plan, options.out, bundle, where, vector)
 
 
 def _check_size(detector: Detector, group: Group) -> None:
-    count, verified = len(group.photos), detector.bundle.manifest.max_group
     try:
-        detector.check_count(count)
+        detector.check_count(len(group.photos))
     except UsageError as error:
         raise UsageError(f"{group.photos[0].parent}: {error}") from error
+    _note_size(detector.bundle, len(group.photos))
+
+
+def _note_size(bundle: Bundle, count: int) -> None:
+    verified = bundle.manifest.max_group
     if count > verified:
-        print(f"note: a group of {count} photos; {detector.bundle.folder} was verified up to {verified}",
-              file=sys.stderr)  # fmt: skip
+        print(f"note: a group of {count} photos; {bundle.folder} was verified up to {verified}", file=sys.stderr)
 
 
-def _write_all(maps: Iterator[Iterator[FloatArray]], plan: Sequence[tuple[Group, Sequence[Path]]], done: int) -> None:
+def _write_all(maps: Iterator[Iterator[FloatArray]], plan: Plan, done: int) -> None:
     """Write the maps of every group; an error says how many groups are complete, those `done` before included."""
     with tqdm(total=sum(len(paths) for _, paths in plan), unit="photo", disable=None) as progress:
         for _, paths in plan:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from gconet.runtime.atomic import replacing
+from gconet.runtime.atomic import partial_of, replacing
 from gconet.runtime.errors import UsageError
 from gconet.runtime.paths import kind_of
 from gconet.runtime.photos import Group
@@ -24,7 +25,8 @@ def plan_maps(
     Parameters
     ----------
     overwrite : maps that exist may be replaced.
-    skip_existing : groups whose maps all exist are left out.
+    skip_existing : groups whose maps all exist are left out; one that was killed while its maps got their names is
+        computed again.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def plan_maps(
         if skip_existing and None not in kinds:
             continue
         present = [path for path, kind in zip(paths, kinds, strict=True) if kind]
-        if present and not overwrite:
+        if present and not overwrite and not (skip_existing and _was_killed(paths)):
             raise UsageError(
                 f"{present[0]} exists already: choose another --out or pass --overwrite; "
                 "--skip-existing keeps groups that are complete"
@@ -56,6 +58,8 @@ def plan_maps(
 def write_maps(paths: Sequence[Path], maps: Iterable[FloatArray]) -> None:
     """Write a group's maps as 8-bit grey PNGs; none gets its name before all are on disk.
 
+    Temporary files that killed writers of the same maps left are removed.
+
     Raises
     ------
     UsageError
@@ -65,3 +69,22 @@ def write_maps(paths: Sequence[Path], maps: Iterable[FloatArray]) -> None:
         for path, saliency in zip(paths, maps, strict=True):
             temporary = complete.enter_context(replacing(path))
             Image.fromarray(to_bytes(saliency)).save(temporary, format="PNG")
+    for leftover in itertools.chain.from_iterable(_leftovers(paths).values()):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def _was_killed(paths: Sequence[Path]) -> bool:
+    """Whether the maps that are missing were complete, but their writer was killed before it named them."""
+    leftovers = _leftovers(paths)
+    return all(leftovers[path] or kind_of(path) for path in paths)
+
+
+def _leftovers(paths: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Temporary files of each map that killed writers left; the maps are of one group, so in one folder."""
+    found: dict[Path, list[Path]] = {path: [] for path in paths}
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(paths[0].parent):
+            if path := partial_of(Path(entry.path)):
+                found.get(path, []).append(Path(entry.path))
+    return found

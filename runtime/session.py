@@ -169,6 +169,13 @@ def open_session(
     return session
 
 
+def runs_on_gpu(target: str, device: str) -> bool:
+    """Whether engines of `target` run on a GPU where `load` is given `device`; errors as for `open_session`."""
+    if target not in SESSIONS:
+        raise TargetError(f"a bundle cannot run here: {why_not_runnable(target)}")
+    return _parse_device(target, device)[0] == "cuda"
+
+
 def why_not_runnable(target: str) -> str | None:
     """None if engines of `target` can run here, else what is missing and what to do; loads libraries to find out."""
     if target not in SESSIONS:
