@@ -115,12 +115,14 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for axis, key in zip(axes, ("ms_per_photo", "peak_rss_mb"), strict=True):
             axis.plot(groups, [row[key] for row in done], marker=marker, linestyle=line, label=engine)
     sizes = sorted({row["group"] for row in rows})
-    for axis, label in zip(axes, ("ms per photo", "peak RSS, MB"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="photos in the group", ylabel=label)
+    # Times lie within a few octaves, memory does not.
+    for axis, label, scale in zip(axes, ("ms per photo", "peak RSS, MB"), ("linear", "log"), strict=True):
+        axis.set(xscale="log", yscale=scale, xlabel="photos in the group", ylabel=label)
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0].set_ylim(bottom=0)
+    axes[1].legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     pyplot.close(figure)
