@@ -45,6 +45,8 @@ class OpenVinoSession:
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if options.threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
+            # Pinned, the threads of two processes that share a machine would sit on the same cores.
+            self._config["ENABLE_CPU_PINNING"] = False
         if options.layer_times is not None:
             self._config["PERF_COUNT"] = True
         self._ov, self._bundle = ov, bundle
