@@ -135,6 +135,7 @@ class _LargeGroupBar:
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._stage, self._done = "", 0  # a bar that is not shown knows neither
 
     def __enter__(self) -> Self:
         return self
@@ -145,10 +146,12 @@ class _LargeGroupBar:
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` photos are through this stage."""
-        if self._bar is None or self._bar.desc != f"{stage}: ":
+        if self._bar is None or self._stage != stage:
             self.__exit__()
+            self._stage, self._done = stage, 0
             self._bar = tqdm(desc=stage, total=total, unit="photo", position=1, leave=False, disable=None)
-        self._bar.update(done - self._bar.n)
+        self._bar.update(done - self._done)
+        self._done = done
         if done == total:
             self.__exit__()
             self._bar = None

@@ -144,3 +144,17 @@ def test_a_consensus_is_of_one_group(bundle: Path, photos: Path, capsys: pytest.
     shutil.copytree(photos, photos / "more")
     assert run(cli.main, ["consensus", str(photos), "--bundle", str(bundle), "--out", "c.safetensors"]) == 2
     assert "a consensus is of one group, these are 2" in capsys.readouterr().err
+
+
+def test_a_group_done_in_blocks_has_the_maps_of_one_call(
+    bundle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, blocks = tmp_path / "whole", tmp_path / "blocks"
+    assert run(cli.main, ["detect", str(photos), "--bundle", str(bundle), "--out", str(whole)]) == 0
+    monkeypatch.setattr("gconet.runtime.encoded_group.BLOCK_PIXELS", 2 * 64**2)
+    monkeypatch.setattr("gconet.runtime.large_groups.ONE_CALL_PIXELS", 64**2)
+    assert run(cli.main, ["detect", str(photos), "--bundle", str(bundle), "--out", str(blocks)]) == 0
+    for path in whole.iterdir():
+        with Image.open(path) as one, Image.open(blocks / path.name) as other:
+            difference = np.asarray(one).astype(int) - np.asarray(other)
+        assert np.abs(difference).max() <= 1  # a grey value on the edge between two
