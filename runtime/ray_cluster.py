@@ -71,7 +71,7 @@ def connected(address: str | None, cores: int | None = None) -> Iterator[Any]:
     try:
         with _silenced(), _interrupted_later():
             ray.init(address, logging_level="CRITICAL", log_to_driver=False, **(own if address == HERE else {}))
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # its own classes, those of sockets, and plain Exception where it is slow to start
         raise TargetError(_unreachable(address, last_line(error))) from error
     except KeyboardInterrupt:
         ray.shutdown()
@@ -174,7 +174,7 @@ def _reach(address: str) -> None:
 
 def _unreachable(address: str, reason: str) -> str:
     if address == HERE:
-        return f"Ray does not start on this machine: {reason}"
+        return f"Ray does not start on this machine ({reason}): try again, perhaps when the machine is less busy"
     return (
         f"no Ray at {address} ({reason}): look at `ray status` there, start it with `ray start --head`, or leave the "
         "address out to use this machine"

@@ -268,6 +268,23 @@ def test_an_unreachable_address_is_one_line(tree: Path, bundle: Path, tmp_path: 
     assert not (tmp_path / "maps").exists()
 
 
+@needs_ray
+def test_a_ray_that_does_not_start_is_one_line(
+    tree: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    import ray
+
+    def fail(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray raises it
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    capfd.readouterr()
+    assert detect(tree / "deep", bundle, tmp_path / "maps", "--ray", "local") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("gconet: Ray does not start on this machine (The current node timed out during startup.): ")
+
+
 def test_missing_ray_is_one_line_with_the_install(
     tree: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
