@@ -1,0 +1,53 @@
+"""The structure that the folders' READMEs promise: who imports whom, and that nobody is missing one."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Folder -> what its README says it imports of the others.
+IMPORTS = {
+    "train": {"bench.metrics", "runtime"},
+    "export": {"train", "engines", "bench", "runtime"},
+    "engines": {"runtime"},
+    "runtime": set(),
+    "bench": {"train", "export", "engines", "runtime"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Modules that a file imports, inside functions too, by their full names."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize("folder", IMPORTS)
+def test_imports_only_what_the_readme_says(folder: str) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in imported(file):
+            part = name.removeprefix("gconet.")
+            if part != name and part.split(".")[0] != folder:
+                assert any(f"{part}.".startswith(f"{allowed}.") for allowed in IMPORTS[folder]), f"{file}: {name}"
+
+
+def test_runtime_never_imports_the_training_side() -> None:
+    for file in (ROOT / "runtime").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imported(file)} & {"torch", "onnx", "onnxscript"}, file
+
+
+@pytest.mark.parametrize("folder", [*IMPORTS, "tests"])
+def test_readme_names_files_that_exist(folder: str) -> None:
+    text = (ROOT / folder / "README.md").read_text("utf-8")
+    for name in re.findall(r"`([\w*./]+\.(?:py|md)|\w+/)`", text):
+        assert list((ROOT / folder).glob(name.rstrip("/"))), f"{folder}/README.md: {name}"
