@@ -91,7 +91,7 @@ def choose_forms(
 
     Returns
     -------
-    "winograd": their names; "timed": each `TimedShape` as a dictionary, if they were timed. Empty if nothing is to choose.
+    "winograd": their names; "timed": each `TimedShape` as a dictionary, if they were. Empty if nothing is to choose.
     """
     if form == "direct" or not can_choose(target, precision):
         return {}
