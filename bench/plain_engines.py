@@ -44,13 +44,28 @@ class PlainEngine:
 
 def onnxruntime_fp32(request: PeerRequest) -> Infer:
     """ONNX Runtime's CPU provider with its default optimisations; raises TargetError if it is not installed."""
+    return PlainEngine(request, onnxruntime_opener(request.threads))
+
+
+def openvino_fp32(request: PeerRequest) -> Infer:
+    """OpenVINO's CPU plugin; raises TargetError if it is not installed."""
+    return PlainEngine(request, openvino_opener("fp32", request.threads))
+
+
+def openvino_bf16(request: PeerRequest) -> Infer:
+    """The same with its bf16 hint; raises TargetError also where its plugin knows no bf16 on this CPU."""
+    return PlainEngine(request, openvino_opener("bf16", request.threads))
+
+
+def onnxruntime_opener(threads: int | None = None) -> Opener:
+    """What opens a graph `images` → `maps` of one group size in ONNX Runtime, fp32."""
     ort = import_or_explain("onnxruntime", ("onnxruntime",))
 
     def open_graph(path: Path) -> Infer:
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        if request.threads:
-            options.intra_op_num_threads = request.threads
+        if threads:
+            options.intra_op_num_threads = threads
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
         def infer(images: FloatArray) -> FloatArray:
@@ -59,34 +74,25 @@ def onnxruntime_fp32(request: PeerRequest) -> Infer:
 
         return infer
 
-    return PlainEngine(request, open_graph)
+    return open_graph
 
 
-def openvino_fp32(request: PeerRequest) -> Infer:
-    """OpenVINO's CPU plugin; raises TargetError if it is not installed."""
-    return _openvino(request, "fp32")
-
-
-def openvino_bf16(request: PeerRequest) -> Infer:
-    """The same with its bf16 hint; raises TargetError also where its plugin knows no bf16 on this CPU."""
-    return _openvino(request, "bf16")
-
-
-def _openvino(request: PeerRequest, precision: str) -> Infer:
+def openvino_opener(precision: str, threads: int | None = None) -> Opener:
+    """The same in OpenVINO."""
     ov = import_or_explain("openvino", ("openvino",))
     core = ov.Core()
     if CAPABILITY.get(precision, "FP32") not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise TargetError(f"OpenVINO reports no {precision} arithmetic on this CPU")
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-    settings |= {"INFERENCE_NUM_THREADS": request.threads} if request.threads else {}
+    settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
 
     def open_graph(path: Path) -> Infer:
-        request_ = core.compile_model(core.read_model(path), DEVICE, settings).create_infer_request()
+        request = core.compile_model(core.read_model(path), DEVICE, settings).create_infer_request()
 
         def infer(images: FloatArray) -> FloatArray:
-            request_.infer({"images": images}, share_inputs=True)
-            return np.array(request_.get_output_tensor(0).data, np.float32)
+            request.infer({"images": images}, share_inputs=True)
+            return np.array(request.get_output_tensor(0).data, np.float32)
 
         return infer
 
-    return PlainEngine(request, open_graph)
+    return open_graph

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from gconet.bench.photo_groups import EXAMPLES
 from gconet.engines.plan_options import add_plan_arguments, plan_options
 from gconet.engines.registry import TARGETS
+from gconet.export.convolution_forms import FORMS
 from gconet.export.verified_build import BuildRequest, ParityError, build
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive
 from gconet.runtime.preprocess import check_size
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
                              "best a hundred photos like those to come (default: the example photos)")  # fmt: skip
     parser.add_argument("--compute-capability", action="append", default=[], metavar="CC",
                         help="GPU a TensorRT plan is for, such as 8.9; repeatable (default: the target's)")  # fmt: skip
+    parser.add_argument("--convolutions", default="auto", choices=FORMS, metavar="FORM",
+                        help="of fp32 engines on CPUs, %(choices)s: Winograd's does a quarter of the multiplications "
+                             "with four times as many weights; auto times both, and takes the faster for each "
+                             "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("build/gconet.gconet"), help="bundle (default: %(default)s)")
     parser.add_argument("--allow-parity-failure", action="store_true",
                         help="write the bundle even outside the tolerance; its manifest.json says so")  # fmt: skip
@@ -67,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         plan_options(options),
         options.calibration,
         options.allow_parity_failure,
+        options.convolutions,
     )
     try:
         manifest = build(request, _report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import onnx
@@ -33,12 +33,19 @@ FLOATS_OF_INT8: Mapping[str, str] = {
 }
 
 
-def make_graph(checkpoint: Checkpoint, precision: str, target: Target, calibration: Path | None) -> onnx.ModelProto:
+def make_graph(
+    checkpoint: Checkpoint,
+    precision: str,
+    target: Target,
+    calibration: Path | None,
+    winograd: Collection[str] = (),
+) -> onnx.ModelProto:
     """The graph `images` → `maps` that `target` builds an engine of `precision` from.
 
     Parameters
     ----------
     calibration : folder of groups of photos on which fp16, bf16 and int8 measure activations; None for the examples.
+    winograd : convolutions to put into Winograd's form, where `can_choose` says that they may be.
 
     Raises
     ------
@@ -54,7 +61,7 @@ def make_graph(checkpoint: Checkpoint, precision: str, target: Target, calibrati
             )
     if has_typed_graph(precision, target):
         return export_detect(model, preprocessing.size, precision, read_calibration(calibration, preprocessing))
-    return export_detect(model, preprocessing.size)
+    return export_detect(model, preprocessing.size, winograd=winograd)
 
 
 def has_typed_graph(precision: str, target: Target) -> bool:

@@ -7,7 +7,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx
 import torch
@@ -17,6 +17,7 @@ from gconet.export.inference import InferenceNetwork
 from gconet.export.inner_tensors import name_inner_tensors
 from gconet.export.operators import DOMAIN, OPSET, VERSION, functions
 from gconet.export.precision import lower
+from gconet.export.winograd import use_winograd
 from gconet.runtime.preprocess import FloatArray, Preprocessing
 from gconet.train.model import GCoNet
 
@@ -25,7 +26,11 @@ TRACED_GROUP = 3  # any number above 1: 0 and 1 would be taken for constants
 
 
 def export_detect(
-    model: GCoNet, size: int, arithmetic: str = "fp32", calibration: Sequence[FloatArray] | None = None
+    model: GCoNet,
+    size: int,
+    arithmetic: str = "fp32",
+    calibration: Sequence[FloatArray] | None = None,
+    winograd: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Export the graph `images` (group, 3, size, size) → `maps` (group, 1, size, size), both float32.
 
@@ -35,6 +40,7 @@ def export_detect(
     size : side of the square input, a multiple of 16.
     arithmetic : "fp32", or "fp16" or "bf16" for a graph of that type but for the islands of `export.precision`.
     calibration : groups of inputs (N, 3, size, size) to equalise a narrow type on; None for the example photos.
+    winograd : convolutions to put into Winograd's form, by their names in the inference network; float32 only.
 
     Returns
     -------
@@ -43,6 +49,7 @@ def export_detect(
     network = InferenceNetwork(copy.deepcopy(model))
     if arithmetic != "fp32":
         lower(network, arithmetic, read_calibration(None, Preprocessing(size)) if calibration is None else calibration)
+    use_winograd(network, winograd)
     return export_network(network, size)
 
 

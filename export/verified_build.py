@@ -29,6 +29,7 @@ from gconet.engines.target import EngineSpec, Target, check_spec
 from gconet.engines.tensorrt_builder import plan_facts
 from gconet.engines.tensorrt_network import audit_line
 from gconet.export.audit import audit_graph
+from gconet.export.convolution_forms import check_form, choose_forms
 from gconet.export.graphs import make_graph
 from gconet.export.operators import opset_of
 from gconet.export.typed_parity import GROUP_SIZES, graph_network, measure_typed_parity
@@ -59,6 +60,7 @@ class BuildRequest:
     out : folder of the bundle; an earlier bundle there is replaced.
     calibration : folder of groups of photos that narrow precisions are calibrated on; None for the example photos.
     allow_parity_failure : publish an engine outside the tolerance too; its manifest says so.
+    convolutions : their form, one of `FORMS`.
     """
 
     checkpoint: Path
@@ -71,6 +73,7 @@ class BuildRequest:
     plan: PlanOptions = DEFAULT_PLAN
     calibration: Path | None = None
     allow_parity_failure: bool = False
+    convolutions: str = "auto"
 
 
 class ParityError(Exception):
@@ -99,6 +102,7 @@ def build(request: BuildRequest, report: Report) -> Manifest:
     ]
     for spec in specs:
         check_spec(target, spec)
+    check_form(request.convolutions, target.name, specs[0].precision)
     version = target.version()
     report("target", f"{target.name} {version}, {specs[0].precision}: {why}")
 
@@ -115,7 +119,7 @@ def build(request: BuildRequest, report: Report) -> Manifest:
 
     with staged_bundle(request.out) as folder:
         for spec in specs:
-            manifest = _build_engine(checkpoint, identity, target, version, spec, request.calibration, folder, report)
+            manifest = _build_engine(checkpoint, identity, target, version, spec, request, folder, report)
             if problem := target.why_not_here(spec):
                 unmeasured = {"not_measured": problem}
                 report("parity", f"not measured: {problem}")
@@ -160,11 +164,12 @@ def _build_engine(
     target: Target,
     version: str,
     spec: EngineSpec,
-    calibration: Path | None,
+    request: BuildRequest,
     folder: Path,
     report: Report,
 ) -> Manifest:
-    graph = make_graph(checkpoint, spec.precision, target, calibration)
+    convolutions = choose_forms(checkpoint, target.name, spec.precision, request.convolutions, report)
+    graph = make_graph(checkpoint, spec.precision, target, request.calibration, convolutions.get("winograd", ()))
     report("graph", _describe_graph(graph))
     files = describe_files(target.build(graph, spec, folder))
     report("engine", ", ".join(f"{name} ({entry.bytes / 1e6:.1f} MB)" for name, entry in files.items()))
@@ -181,6 +186,7 @@ def _build_engine(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         compute_capabilities=spec.compute_capabilities,
         tools=installed_libraries(),
+        convolutions=convolutions,
     )
     manifest = dataclasses.replace(manifest, **plan_facts(folder))
     if manifest.audit:

@@ -20,7 +20,9 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 TYPES: Mapping[str, type] = {
     **dict.fromkeys(("model", "target", "precision", "target_version", "created"), str),
     **dict.fromkeys(("max_group", "opset"), int),
-    **dict.fromkeys(("architecture", "checkpoint", "parity", "latency", "tools", "audit", "plan_options"), dict),
+    **dict.fromkeys(
+        ("architecture", "checkpoint", "parity", "latency", "tools", "audit", "plan_options", "convolutions"), dict
+    ),
     "weights_stripped": bool,
 }
 
@@ -55,6 +57,8 @@ class Manifest:
     weights_stripped : whether a plan must be refitted from the bundle's `WEIGHTS_NAME` before it runs.
     audit : of a plan: share of the convolutions' operations by type, and in what the figures are counted.
     plan_options : how a plan was built, such as whether other versions of TensorRT may run it.
+    convolutions : of an engine in which they may have Winograd's form: the names of those that have it, and what was
+        timed to find out.
     """
 
     target: str
@@ -76,6 +80,7 @@ class Manifest:
     weights_stripped: bool = False
     audit: Mapping[str, Any] = field(default_factory=dict)
     plan_options: Mapping[str, Any] = field(default_factory=dict)
+    convolutions: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as it is written."""

@@ -1,0 +1,106 @@
+"""The choice of a form for each convolution: what is timed, and what the build makes of it."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from gconet.bench.photo_groups import EXAMPLES
+from gconet.export import winograd
+from gconet.export.convolution_forms import OPENERS, TimedShape, can_choose, time_forms
+from gconet.export.inference import InferenceNetwork
+from gconet.runtime.cli import main
+from gconet.runtime.errors import UsageError
+from gconet.train.checkpoint import Checkpoint, save_checkpoint
+from gconet.train.model import GCoNet
+
+
+@pytest.fixture
+def many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight channels count as many."""
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 8)
+
+
+@pytest.mark.parametrize("target", OPENERS)
+@pytest.mark.usefixtures("many_channels")
+def test_times_each_shape_once(tiny_network: GCoNet, target: str) -> None:
+    steps: list[None] = []
+    timed = time_forms(copy.deepcopy(tiny_network), 32, target, lambda: steps.append(None))
+    assert {shape.names: (shape.channels, shape.side) for shape in timed} == {
+        ("encoder.conv3.conv3_2", "encoder.conv3.conv3_3"): ((8, 8), 8),
+        ("encoder.conv4.conv4_1",): ((8, 12), 4),
+        ("encoder.conv4.conv4_2", "encoder.conv4.conv4_3"): ((12, 12), 4),
+        ("encoder.conv5.conv5_1",): ((12, 16), 2),
+        ("encoder.conv5.conv5_2", "encoder.conv5.conv5_3"): ((16, 16), 2),
+    }
+    assert all(shape.direct_ms > 0 and shape.winograd_ms > 0 for shape in timed)
+    assert len(steps) == len(timed)
+    assert sorted(name for shape in timed for name in shape.names) == sorted(
+        winograd.eligible(InferenceNetwork(tiny_network))
+    )
+
+
+def test_nothing_is_timed_where_channels_are_few(tiny_network: GCoNet) -> None:
+    assert time_forms(tiny_network, 32, "openvino", lambda: None) == []
+
+
+def test_pays_only_where_clearly_faster() -> None:
+    assert TimedShape(("a",), (8, 8), 4, direct_ms=10, winograd_ms=9.4).winograd
+    assert not TimedShape(("a",), (8, 8), 4, direct_ms=10, winograd_ms=9.6).winograd
+
+
+def test_where_the_form_is_ours_to_choose() -> None:
+    assert can_choose("openvino", "fp32")
+    assert not can_choose("openvino", "bf16")  # the transforms would round to 8 bits too
+    assert not can_choose("tensorrt", "fp32")
+
+
+@pytest.fixture
+def checkpoint_file(tiny_checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    save_checkpoint(tiny_checkpoint, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def build(checkpoint: Path, out: Path, *more: str) -> dict[str, object]:
+    """The manifest of a verified build."""
+    words = ["build", "--checkpoint", str(checkpoint), "--max-group", "2", "--out", str(out), "--precision", "fp32"]
+    assert main([*words, *more]) == 0
+    manifest: dict[str, object] = json.loads((out / "manifest.json").read_text("utf-8"))
+    return manifest
+
+
+@pytest.mark.usefixtures("many_channels")
+@pytest.mark.parametrize("target", OPENERS)
+def test_build_in_winograds_form_keeps_parity(checkpoint_file: Path, tmp_path: Path, target: str) -> None:
+    manifest = build(checkpoint_file, tmp_path / "b.gconet", "--target", target, "--convolutions", "winograd")
+    assert len(manifest["convolutions"]["winograd"]) == 8  # type: ignore[index, arg-type]
+    assert manifest["parity"]["passed"]  # type: ignore[index]
+    direct = build(checkpoint_file, tmp_path / "d.gconet", "--target", target, "--convolutions", "direct")
+    assert direct["convolutions"] == {}
+    photos = sorted(map(str, (EXAMPLES / "apple").glob("*.jpg")))[:2]
+    assert main(["detect", *photos, "--bundle", str(tmp_path / "b.gconet"), "--out", str(tmp_path / "maps")]) == 0
+
+
+@pytest.mark.usefixtures("many_channels")
+def test_auto_takes_what_was_faster(
+    checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = [
+        TimedShape(("encoder.conv4.conv4_2", "encoder.conv4.conv4_3"), (12, 12), 8, 3.0, 1.5),
+        TimedShape(("encoder.conv5.conv5_1",), (12, 16), 4, 1.0, 2.0),
+    ]
+    monkeypatch.setattr("gconet.export.convolution_forms.time_forms", lambda *_: shapes)
+    manifest = build(checkpoint_file, tmp_path / "b.gconet", "--target", "openvino")
+    chosen = manifest["convolutions"]
+    assert isinstance(chosen, dict)
+    assert chosen["winograd"] == ["encoder.conv4.conv4_2", "encoder.conv4.conv4_3"]
+    assert [shape["winograd_ms"] for shape in chosen["timed"]] == [1.5, 2.0]
+    assert "2 in Winograd's form: 2.0 to 2.0 × as fast here" in capsys.readouterr().out
+
+
+def test_refused_where_the_engine_chooses(checkpoint_file: Path, tmp_path: Path) -> None:
+    words = ["build", "--checkpoint", str(checkpoint_file), "--out", str(tmp_path / "b.gconet")]
+    with pytest.raises(UsageError, match="--convolutions winograd is for fp32 engines of openvino and onnxruntime"):
+        main([*words, "--target", "openvino", "--precision", "int8", "--convolutions", "winograd"])
+    assert not (tmp_path / "b.gconet").exists()
