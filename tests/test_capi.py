@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from capi_build import Compile, flags_of
+from capi_build import STRICT, Compile, compiler_for, flags_of
 from PIL import Image
 
 import gconet.runtime as gr
@@ -116,6 +116,14 @@ def test_examples_tell_what_is_wrong_in_one_line(
         assert (done.returncode, done.stdout) == (2, "")
         assert complaint in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_the_readmes_example_compiles(capi: dict[str, Path], tmp_path: Path) -> None:
+    source, readme = tmp_path / "readme.c", (HERE.parent / "README.md").read_text("utf-8")
+    source.write_text(readme.split("```c\n")[1].split("```")[0], "utf-8")
+    command = [*compiler_for(source), *STRICT, "-c", source, "-o", tmp_path / "readme.o", *flags_of(capi)[:1]]
+    done = run(*command)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_cmake_finds_and_builds_the_examples(

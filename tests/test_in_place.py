@@ -258,13 +258,14 @@ def test_the_null_address_is_refused() -> None:
 # Memory, and the GIL
 
 
-def test_no_array_is_held_on_to(detector: gr.Detector, images: FloatArray) -> None:
+def test_no_array_is_held_on_to(detector: gr.Detector, rng: np.random.Generator) -> None:
+    images = images_of(2, rng)
     maps = room_for(images)
-    gone = [weakref.ref(images), weakref.ref(maps)]
+    left = [weakref.ref(images), weakref.ref(maps)]
     detector.detect_into(images, maps)
     del images, maps
     gc.collect()
-    assert [array() for array in gone] == [None, None]
+    assert not any(array() is not None for array in left)
 
 
 @pytest.mark.parametrize("given", ["numpy", "address"])
@@ -274,12 +275,11 @@ def test_calls_ask_python_for_next_to_nothing_and_keep_nothing(
     images = images_of(4, rng)
     maps = room_for(images)
     ours = GIVEN[given](images), GIVEN[given](maps)
-    for _ in range(20):
-        detector.detect_into(*ours)
-    gc.collect()
     tracemalloc.start()
     try:
-        detector.detect_into(*ours)
+        for _ in range(200):  # until the interpreter has filled its lists of objects to use again
+            detector.detect_into(*ours)
+        gc.collect()
         before, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         for _ in range(200):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -183,7 +185,8 @@ def _bridge_source(path: Path) -> None:
     ffi.embedding_api(declarations("bridge.h"))
     ffi.set_source(MODULE, '#include "bridge.h"\n')
     ffi.embedding_init_code((HERE / "embedded.py").read_text("utf-8"))
-    ffi.emit_c_code(str(path))
+    with contextlib.redirect_stdout(io.StringIO()):  # it says what it does
+        ffi.emit_c_code(str(path))
 
 
 def _config(python: PythonLibrary) -> str:
