@@ -104,6 +104,10 @@ int main(int argc, char **argv) {
         check_and_free(alone[count], count * HEIGHT * WIDTH * sizeof(float));
         check_and_free(alone_input[count], count * (size_t)side * (size_t)side * sizeof(float));
     }
+#ifdef LEAKY
+    alone[1] = NULL;
+    if (malloc(1000) == NULL) return 1;
+#endif
     gconet_free(detector);
     if (gconet_describe(detector, &info) != GCONET_ERROR_USAGE) complain("a detector that was freed answers");
     gconet_free(detector);

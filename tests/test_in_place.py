@@ -269,9 +269,7 @@ def test_no_array_is_held_on_to(detector: gr.Detector, rng: np.random.Generator)
 
 
 @pytest.mark.parametrize("given", ["numpy", "address"])
-def test_a_call_makes_and_keeps_no_array(
-    given: str, detector: gr.Detector, rng: np.random.Generator
-) -> None:
+def test_a_call_makes_and_keeps_no_array(given: str, detector: gr.Detector, rng: np.random.Generator) -> None:
     images = images_of(4, rng)
     maps = room_for(images)
     ours = GIVEN[given](images), GIVEN[given](maps)

@@ -96,6 +96,18 @@ static void import_packages(const char *executable) {
     Py_XDECREF(backend);
 }
 
+/* Let cffi run what the library carries; needs the GIL. Before Python 3.12 cffi takes a field of a type, where a running
+ * interpreter may keep a number, for a lock that is free at 0: else it would wait for ever. */
+static void start_bridge(void) {
+    char unused[GCONET_ROOM];
+    if (start_error[0] != '\0') return;
+#if PY_VERSION_HEX < 0x030C0000
+    PyType_Modified(&PyCapsule_Type);
+#endif
+    if (py_free(0, unused, sizeof unused) == 0)
+        snprintf(start_error, sizeof start_error, "Python's part of libgconet does not start: see standard error");
+}
+
 static void start(void) {
     const char *folders = getenv("GCONET_PYTHONPATH");
     if (folders == NULL) folders = GCONET_FOLDERS;
@@ -103,6 +115,7 @@ static void start(void) {
         PyGILState_STATE state = PyGILState_Ensure();
         put_first(folders);
         import_packages("this process's Python");
+        start_bridge();
         PyGILState_Release(state);
         return;
     }
@@ -121,6 +134,7 @@ static void start(void) {
     }
     put_first(folders);
     import_packages(executable);
+    start_bridge();
     PyEval_SaveThread();
 }
 
@@ -130,8 +144,7 @@ static gconet_status begin(void) {
 }
 
 static gconet_status end(int32_t answer) {
-    if (answer <= 0) return fail(GCONET_ERROR_PYTHON, "Python's part of libgconet did not start: see standard error");
-    return (gconet_status)(answer - 1);
+    return answer > 0 ? (gconet_status)(answer - 1) : fail(GCONET_ERROR_INTERNAL, "Python's part of libgconet is gone");
 }
 
 #define WANTED(pointer)                                                                                      \
