@@ -19,7 +19,8 @@
  *
  * The first gconet_load of a process starts a Python interpreter inside it, with the packages of the environment that
  * the library was built in; GCONET_PYTHON names the interpreter of another, GCONET_PYTHONPATH folders that come first. It
- * stays until the process ends. A child of fork() must not use the library if its parent has.
+ * stays until the process ends. A child of fork() must not use the library if its parent has. In a process that runs
+ * Python already that one is used; call the library without holding its lock, as ctypes and cffi do.
  *
  * Versions: functions and fields are only ever added. A program that was compiled with an older header runs with a newer
  * library of the same GCONET_ABI_VERSION.
