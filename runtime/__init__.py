@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TargetError,
         UsageError,
     )
+    from gconet.runtime.host_arrays import HostBuffer
     from gconet.runtime.manifest import Manifest
     from gconet.runtime.preprocess import Preprocessing
 
@@ -36,6 +37,7 @@ __all__ = [
     "ConsensusError",
     "Detector",
     "GconetError",
+    "HostBuffer",
     "Manifest",
     "PhotoError",
     "Preprocessing",
@@ -58,6 +60,7 @@ _HOMES = {
     "ConsensusError": "gconet.runtime.errors",
     "Detector": "gconet.runtime.detector",
     "GconetError": "gconet.runtime.errors",
+    "HostBuffer": "gconet.runtime.host_arrays",
     "Manifest": "gconet.runtime.manifest",
     "PhotoError": "gconet.runtime.errors",
     "Preprocessing": "gconet.runtime.preprocess",

@@ -37,6 +37,9 @@ COMMANDS: Mapping[str, Command] = {
     "export-triton": Command(
         "gconet.engines.export_triton_command:main", "", "write a bundle as models of Triton Inference Server"
     ),
+    "build-capi": Command(
+        "gconet.runtime.capi.build_command:main", "capi", "compile the runtime for C and C++: libgconet.so and gconet.h"
+    ),
     "doctor": Command("gconet.engines.doctor:main", "", "show what is installed and which targets work here"),
 }
 

@@ -144,13 +144,17 @@ class Detector:
     def segment_stream(self, photos: Photos, consensus: FloatArray) -> Iterator[FloatArray]:
         """The maps of `segment` one by one, in flat memory."""
         check_list(photos)
-        channels = self.bundle.manifest.architecture.get("encoder_channels", (512,))[-1]
-        if consensus.shape != (channels,):
-            raise UsageError(f"a consensus of this network has shape ({channels},), not {consensus.shape}")
+        if consensus.shape != (self.channels,):
+            raise UsageError(f"a consensus of this network has shape ({self.channels},), not {consensus.shape}")
         shapes: list[tuple[int, int]] = []
         inputs = input_blocks(arrays(photos, shapes), len(photos), self.bundle.manifest.preprocessing)
         found = segment_maps(self.session, inputs, consensus)
         return (resize_map(saliency, *shapes[index]) for index, saliency in enumerate(found))
+
+    @property
+    def channels(self) -> int:
+        """Numbers in a consensus of this network: 512 in the paper's."""
+        return int(self.bundle.manifest.architecture.get("encoder_channels", (512,))[-1])
 
     def streams(self, count: int) -> bool:
         """Whether a group of `count` photos is done in blocks."""
@@ -225,6 +229,46 @@ class Detector:
             )
         outputs = None if maps is None else {"maps": maps}
         return self.session.infer_device({"images": images}, outputs)["maps"]
+
+    def detect_into(self, images: object, maps: object) -> None:
+        """Run a group from network input to maps at the network's size, both in memory of the caller's.
+
+        The engine reads and writes the caller's memory where it lies (of a plan: copies by way of pinned memory). After
+        the first call with as many photos, a call allocates nothing; of a large group, done in blocks, this does not
+        hold. Nothing is kept after the call. Other threads run meanwhile, the engine works outside the GIL; calls from
+        several threads are safe, each with maps of its own.
+
+        Parameters
+        ----------
+        images : (N, 3, S, S) float32, C-contiguous, as `preprocess.to_input` makes them: a numpy array, one of anybody
+            who speaks DLPack on the host, such as a PyTorch tensor, or a `HostBuffer` of an address. Not written to.
+        maps : (N, 1, S, S) such an array, writable, that shares no memory with `images`. Values become [0, 1], 1 is the
+            shared object; `preprocess.resize_map` brings them to a photo's size. On an error they mean nothing.
+
+        Raises
+        ------
+        UsageError
+            If an array is not as above, or `images` not finite; or as for `detect`.
+        TargetError
+            If the engine fails.
+        """
+        from gconet.runtime.in_place import detect_into  # here, as are other ways that few programs go
+
+        detect_into(self, images, maps)
+
+    def segment_into(self, images: object, consensus: object, maps: object) -> None:
+        """The same as `detect_into` with a known consensus (C,), each photo by itself.
+
+        Raises
+        ------
+        BundleError
+            If the bundle lacks the graph for it: it is old, or of a TensorRT plan.
+        UsageError, TargetError
+            As for `detect_into`.
+        """
+        from gconet.runtime.in_place import segment_into
+
+        segment_into(self, images, consensus, maps)
 
     def check_count(self, count: int) -> None:
         """Raise UsageError if a group of `count` photos is empty or more than the plan, or memory, has room for."""

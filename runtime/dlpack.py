@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NAME = b"dltensor"
-CPU, CUDA, CUDA_MANAGED = 1, 2, 13  # DLDeviceType
+CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13  # DLDeviceType; CUDA_HOST is pinned memory of the host
 FLOAT = 2  # DLDataTypeCode
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,10 @@ import numpy as np
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import TargetError, UsageError, one_line
+from gconet.runtime.host_arrays import address
 from gconet.runtime.session import DETECT, PartTensors, SessionOptions, Tensors
+
+BINDINGS = 8  # kept per thread: graphs and group sizes with memory of callers
 
 
 class OnnxRuntimeSession:
@@ -39,6 +43,7 @@ class OnnxRuntimeSession:
         self.graphs = frozenset({DETECT}) if self.providers[0] == TENSORRT else bundle.graphs(".onnx")
         self._stream: Any = None  # a gconet.runtime.cuda.Stream, once arrays on the GPU are asked for
         self._lock = threading.Lock()
+        self._of_thread = threading.local()  # calls run at the same time, each with bindings of its own
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one group; see `Session`."""
@@ -56,13 +61,27 @@ class OnnxRuntimeSession:
 
     def run(self, graph: str, inputs: PartTensors) -> PartTensors:
         """Run one of the bundle's graphs; see `GraphSession`."""
-        with self._lock:
-            if graph not in self._parts:
-                self._parts[graph] = self._create(graph)
-            session = self._parts[graph]
+        session = self._part(graph)
         try:
             names = [output.name for output in session.get_outputs()]
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # as above
+            raise _failure(len(next(iter(inputs.values()))), error) from error
+
+    def run_into(self, graph: str, inputs: Tensors, outputs: Tensors) -> None:
+        """Run one graph from and to the caller's memory; see `IntoSession`."""
+        session = self._part(graph)
+        if not hasattr(self._of_thread, "bindings"):
+            self._of_thread.bindings = OrderedDict[Any, _Binding]()
+        bindings = self._of_thread.bindings
+        key = graph, *(array.shape for array in inputs.values())
+        try:
+            if key not in bindings:
+                bindings[key] = _Binding(session)
+                if len(bindings) > BINDINGS:
+                    bindings.popitem(last=False)
+            bindings.move_to_end(key)
+            session.run_with_iobinding(bindings[key].bound_to(inputs, outputs))
         except Exception as error:  # as above
             raise _failure(len(next(iter(inputs.values()))), error) from error
 
@@ -100,9 +119,33 @@ class OnnxRuntimeSession:
             raise _failure(shape[0], error) from error
         return {"maps": DeviceArray(maps.pointer, shape, self._stream, maps)}
 
+    def _part(self, graph: str) -> Any:
+        with self._lock:
+            if graph not in self._parts:
+                self._parts[graph] = self._create(graph)
+            return self._parts[graph]
+
     def end_layer_times(self) -> Path:
         """Stop measuring layers, and write what was measured; see `SessionOptions.layer_times`."""
         return Path(self._session.end_profiling())
+
+
+class _Binding:
+    """What a session reads and writes: memory of callers, by address, so that no array is held on to."""
+
+    def __init__(self, session: Any) -> None:
+        self._binding = session.io_binding()
+        self._addresses: dict[str, int] = {}
+
+    def bound_to(self, inputs: Tensors, outputs: Tensors) -> Any:
+        """The binding to these tensors, by name, where they lie."""
+        for bind, tensors in ((self._binding.bind_input, inputs), (self._binding.bind_output, outputs)):
+            for name, array in tensors.items():
+                place = address(array)
+                if self._addresses.get(name) != place:  # the shape is the same
+                    bind(name, "cpu", 0, np.float32, array.shape, place)
+                    self._addresses[name] = place
+        return self._binding
 
 
 def _shape_of_maps(images: tuple[int, ...]) -> tuple[int, ...]:

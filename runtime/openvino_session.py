@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import BundleError, TargetError, one_line
+from gconet.runtime.host_arrays import address, unowned
 from gconet.runtime.session import DETECT, INNER_TENSORS, PartTensors, SessionOptions, Tensors
 
 DEVICE = "CPU"
@@ -52,7 +53,7 @@ class OpenVinoSession:
         self._ov, self._bundle = ov, bundle
         self.graphs = bundle.graphs(".xml")
         self._models: dict[str, Any] = {DETECT: self._read(DETECT)}
-        self._requests: OrderedDict[Any, Any] = OrderedDict()
+        self._requests: OrderedDict[Any, _Requests] = OrderedDict()
         self._lock = threading.Lock()
 
     def infer(self, inputs: Tensors) -> Tensors:
@@ -63,7 +64,7 @@ class OpenVinoSession:
         """Run one of the bundle's graphs; see `GraphSession`."""
         try:
             with self._lock:
-                request = self._request(graph, {name: tuple(array.shape) for name, array in inputs.items()})
+                request = self._requests_of(graph, inputs).own
                 request.infer({name: self._as_input(array) for name, array in inputs.items()}, share_inputs=True)
                 return {
                     output.get_any_name(): _copy(request.get_output_tensor(index))
@@ -72,13 +73,24 @@ class OpenVinoSession:
         except BundleError:
             raise
         except Exception as error:  # RuntimeError, MemoryError, and what its plugins let through
-            count = len(next(iter(inputs.values())))
-            raise TargetError(f"OpenVINO cannot run a group of {count} photos: {_last_line(error)}") from error
+            raise _failure(inputs, error) from error
+
+    def run_into(self, graph: str, inputs: Tensors, outputs: Tensors) -> None:
+        """Run one graph from and to the caller's memory; see `IntoSession`."""
+        try:
+            with self._lock:
+                requests = self._requests_of(graph, inputs)
+                request = requests.bound_to({**inputs, **outputs}, self._as_tensor)
+                request.infer(share_outputs=True)  # without, it also copies the outputs for its caller
+        except BundleError:
+            raise
+        except Exception as error:  # as above
+            raise _failure(inputs, error) from error
 
     def infer_request(self, shape: tuple[int, ...]) -> Any:
         """The `openvino.InferRequest` of a group's shape (N, 3, S, S), for whoever looks into the engine."""
         with self._lock:
-            return self._request(DETECT, {"images": shape})
+            return self._request(DETECT, {"images": shape}).own
 
     def _read(self, graph: str) -> Any:
         path, weights = self._bundle.file(f"{graph}.xml"), self._bundle.file(".bin")  # both are in the manifest
@@ -102,7 +114,14 @@ class OpenVinoSession:
             return array
         return self._ov.Tensor(np.ascontiguousarray(array), self._ov.Shape(list(array.shape)), self._ov.Type.bf16)
 
-    def _request(self, graph: str, shapes: dict[str, tuple[int, ...]]) -> Any:
+    def _as_tensor(self, array: NDArray[np.float32]) -> Any:
+        """A tensor that lies where the array does, and does not keep it: requests remember their tensors."""
+        return self._ov.Tensor(unowned(array), shared_memory=True)
+
+    def _requests_of(self, graph: str, inputs: PartTensors) -> _Requests:
+        return self._request(graph, {name: tuple(array.shape) for name, array in inputs.items()})
+
+    def _request(self, graph: str, shapes: dict[str, tuple[int, ...]]) -> _Requests:
         key = graph, *sorted(shapes.items())
         if key not in self._requests:
             if graph not in self._models:
@@ -110,11 +129,37 @@ class OpenVinoSession:
             model = self._models[graph]
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             compiled = self._core.compile_model(model, DEVICE, self._config)
-            self._requests[key] = compiled.create_infer_request()
+            self._requests[key] = _Requests(compiled)
             if len(self._requests) > COMPILED:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(key)
         return self._requests[key]
+
+
+class _Requests:
+    """The requests of one graph that is compiled for one shape of its inputs.
+
+    Attributes
+    ----------
+    own : uses memory of the engine's.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self.own = compiled.create_infer_request()
+        self._compiled = compiled
+        self._bound: Any = None  # the request that uses callers' memory, once one is wanted
+        self._addresses: dict[str, int] = {}
+
+    def bound_to(self, tensors: Tensors, as_tensor: Callable[[NDArray[np.float32]], Any]) -> Any:
+        """The request that reads and writes these tensors, by name, where they lie."""
+        if self._bound is None:
+            self._bound = self._compiled.create_infer_request()
+        for name, array in tensors.items():
+            place = address(array)
+            if self._addresses.get(name) != place:  # the shape is the same
+                self._bound.set_tensor(name, as_tensor(array))
+                self._addresses[name] = place
+        return self._bound
 
 
 def missing_arithmetic(precision: str, capabilities: Collection[str]) -> str | None:
@@ -134,6 +179,11 @@ def precision_hint(precision: str, capabilities: Collection[str]) -> str:
 def _copy(tensor: Any) -> NDArray[Any]:
     values: NDArray[Any] = np.array(tensor.data)
     return values.view(np.uint16) if tensor.element_type.get_type_name() == "bf16" else values
+
+
+def _failure(inputs: PartTensors, error: Exception) -> TargetError:
+    count = len(next(iter(inputs.values())))
+    return TargetError(f"OpenVINO cannot run a group of {count} photos: {_last_line(error)}")
 
 
 def _last_line(error: Exception) -> str:

@@ -118,6 +118,29 @@ class GraphSession(Session, Protocol):
 
 
 @runtime_checkable
+class IntoSession(Session, Protocol):
+    """A session that also writes its answer where the caller wants it."""
+
+    def run_into(self, graph: str, inputs: Tensors, outputs: Tensors) -> None:
+        """Run one graph, as `GraphSession.run` does, from and to the caller's memory.
+
+        In steady state, as many photos as in one of the last calls, nothing is allocated. No array is held on to after
+        the call.
+
+        Parameters
+        ----------
+        inputs, outputs : C-contiguous, aligned, float32, of the graph's shapes; outputs are all it gives, and writable.
+
+        Raises
+        ------
+        BundleError
+            If the bundle has no such graph, or a damaged one.
+        TargetError
+            If the engine fails.
+        """
+
+
+@runtime_checkable
 class DeviceSession(Session, Protocol):
     """A session that also takes and gives arrays on its GPU, without a copy."""
 

@@ -11,8 +11,9 @@ import numpy as np
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.cuda import DeviceMemory, Event, PinnedArray, Stream
 from gconet.runtime.device_arrays import DeviceArray, ForeignArray, take_in, take_out
-from gconet.runtime.errors import TargetError, UsageError
-from gconet.runtime.session import SessionOptions, Tensors
+from gconet.runtime.errors import BundleError, TargetError, UsageError
+from gconet.runtime.preprocess import FloatArray
+from gconet.runtime.session import DETECT, SessionOptions, Tensors
 from gconet.runtime.tensorrt_engine import load_engine, open_gpu
 from gconet.runtime.tensorrt_group import GroupRunner
 from gconet.runtime.tensorrt_library import NAMES, Product
@@ -66,17 +67,32 @@ class TensorRtSession:
         """
         images = inputs["images"]
         count = self._check_images(images.shape, images.dtype)
+        maps = np.empty((count, 1, *self._engine.image_shape[1:]), np.float32)
+        self._infer(images, maps)
+        return {"maps": maps}
+
+    def run_into(self, graph: str, inputs: Tensors, outputs: Tensors) -> None:
+        """Run one group from and to the caller's memory, by way of pinned memory; see `IntoSession`."""
+        if graph != DETECT:
+            raise BundleError(
+                f"{self._where} has no graph `{graph}`: build it again, for target openvino or onnxruntime"
+            )
+        images = inputs["images"]
+        self._check_images(images.shape, images.dtype)
+        self._infer(images, outputs["maps"])
+
+    def _infer(self, images: FloatArray, maps: FloatArray) -> None:
+        count = len(images)
         with self._lock, self._device:
             try:
                 runner = self._runner(count)
                 staging = self._staging_for(count)
                 np.copyto(staging.images.array[:count], images)
-                maps = staging.maps.array[:count]
                 self._stream.copy_to_device(staging.device_images.pointer, staging.images.pointer, images.nbytes)
                 runner.run(staging.device_images.pointer, staging.device_maps.pointer, self._capture_stream)
                 self._stream.copy_to_host(staging.maps.pointer, staging.device_maps.pointer, maps.nbytes)
                 self._stream.synchronize()
-                return {"maps": maps.copy()}
+                np.copyto(maps, staging.maps.array[:count])
             except TargetError as error:
                 raise self._failure(count, error) from error
 

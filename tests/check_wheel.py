@@ -17,13 +17,18 @@ DATA = {
 
 
 def expected_files(repository: Path) -> set[str]:
-    """Every Python file of the five folders, the example photos and masks, and the licence."""
+    """Every Python file of the five folders, what C programs need, the example photos and masks, and the licence."""
     tracked = subprocess.run(
         ["git", "ls-files", *FOLDERS], cwd=repository, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     modules = {f"gconet/{name}" for name in tracked if name.endswith(".py") and "/examples/" not in name}
     pictures = {f"gconet/{name}" for name in tracked if "/examples/" in name and name.endswith((".jpg", ".png"))}
-    return modules | pictures | DATA
+    interface = {
+        f"gconet/{name}"
+        for name in tracked
+        if name.startswith("runtime/capi/") and (name.endswith((".c", ".h", ".in", ".supp")) or "/examples/" in name)
+    }
+    return modules | pictures | interface | DATA
 
 
 def main() -> int:
