@@ -46,9 +46,12 @@ C_PROGRAM = """\
 #include <time.h>
 
 static void now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    printf("%lld\\n", time.tv_sec * 1000000000LL + time.tv_nsec);
+    const clockid_t clocks[] = {CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID};
+    for (int which = 0; which < 2; which++) {
+        struct timespec time;
+        clock_gettime(clocks[which], &time);
+        printf("%lld\\n", time.tv_sec * 1000000000LL + time.tv_nsec);
+    }
 }
 
 int main(int argc, char **argv) {
@@ -80,7 +83,9 @@ int main(int argc, char **argv) {
 
 PYTHON_PROGRAM = """\
 import time
-print(time.monotonic_ns())
+def now():
+    print(time.monotonic_ns(), time.process_time_ns())
+now()
 import sys
 import numpy as np
 import gconet.runtime as gr
@@ -88,10 +93,10 @@ count, height, width = map(int, sys.argv[2:])
 values = np.arange(height * width * 3)
 photos = [(values * (index + 1)).astype(np.uint8).reshape(height, width, 3) for index in range(count)]
 detector = gr.load(sys.argv[1])
-print(time.monotonic_ns())
+now()
 for _ in range(2):
     detector.detect(photos)
-    print(time.monotonic_ns())
+    now()
 import resource
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -104,10 +109,12 @@ class Start:
     Attributes
     ----------
     seconds : from asking for the process, by step.
+    cpu_seconds : of the process, by step, which others on the machine disturb less.
     peak_rss_mb : of the process.
     """
 
     seconds: Mapping[str, float]
+    cpu_seconds: Mapping[str, float]
     peak_rss_mb: float
 
 
@@ -120,8 +127,9 @@ def measure(command: Sequence[str]) -> Start:
             f"{Path(command[0]).name} fails with exit code {done.returncode}: {done.stderr.strip()[-300:]}"
         )
     *clocks, peak = done.stdout.split()
-    seconds = {step: (int(clock) - asked) / 1e9 for step, clock in zip(STEPS, clocks, strict=True)}
-    return Start(seconds, int(peak) / 1024)
+    seconds = {step: (int(clock) - asked) / 1e9 for step, clock in zip(STEPS, clocks[::2], strict=True)}
+    cpu_seconds = {step: int(clock) / 1e9 for step, clock in zip(STEPS, clocks[1::2], strict=True)}
+    return Start(seconds, cpu_seconds, int(peak) / 1024)
 
 
 def environment() -> dict[str, str]:
@@ -152,7 +160,8 @@ def main(arguments: Sequence[str]) -> int:
                     starts[name].append(start)
     medians = {name: _medians(found) for name, found in starts.items()}
     for name, figures in medians.items():
-        print(f"{name:<7}" + "  ".join(f"{step} {figures[f'{step}_s']:6.2f} s" for step in STEPS)
+        print(f"{name:<7}" + "  ".join(
+            f"{step} {figures[f'{step}_s']:.2f} s ({figures[f'{step}_cpu_s']:.2f} s CPU)" for step in STEPS)
               + f"  peak {figures['peak_rss_mb']:.0f} MB")  # fmt: skip
     if options.json:
         write_json(options.json, {
@@ -180,7 +189,8 @@ def _compile(folder: Path) -> Path:
 
 def _medians(starts: Sequence[Start]) -> dict[str, float]:
     steps = {f"{step}_s": statistics.median(start.seconds[step] for start in starts) for step in STEPS}
-    return {**steps, "peak_rss_mb": statistics.median(start.peak_rss_mb for start in starts)}
+    cpu = {f"{step}_cpu_s": statistics.median(start.cpu_seconds[step] for start in starts) for step in STEPS}
+    return {**steps, **cpu, "peak_rss_mb": statistics.median(start.peak_rss_mb for start in starts)}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from capi_build import STRICT, Compile, compiler_for, flags_of
 from PIL import Image
 
 import gconet.runtime as gr
+from gconet.bench import capi_startup
 from gconet.runtime import command_line
 from gconet.runtime.capi import build
 from gconet.runtime.cli import main
@@ -278,3 +280,22 @@ def test_the_flags_are_pkg_configs(capi: dict[str, Path]) -> None:
                                              for flag in flags_of(capi)]  # fmt: skip
     told = run("pkg-config", "--modversion", "gconet", PKG_CONFIG_PATH=str(capi["pkg-config"].parent))
     assert told.stdout.strip() == build.version()
+
+
+def test_the_bench_of_starting_runs_both_programs_step_by_step(
+    tiny_bundle: BundleMaker,
+    tmp_path: Path,
+    capi: dict[str, Path],  # noqa: ARG001 (skips where nothing can be built)
+) -> None:
+    bundle = str(tiny_bundle("onnxruntime", "fp32"))
+    arguments = ["--bundle", bundle, "--group", "1", "--rounds", "1", "--json", str(tmp_path / "startup.json")]
+    assert capi_startup.main(arguments) == 0
+    told = json.loads((tmp_path / "startup.json").read_text())
+    assert told["medians"].keys() == {"C", "Python"}
+    for figures in told["medians"].values():
+        for unit in ("s", "cpu_s"):
+            steps = [figures[f"{step}_{unit}"] for step in capi_startup.STEPS]
+            assert steps == sorted(steps)
+            assert steps[0] > 0
+        assert figures["peak_rss_mb"] > 10
+    assert "/" not in told["command"].replace("bench/capi_startup.py", "")  # no folder of this machine
