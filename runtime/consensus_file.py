@@ -89,7 +89,7 @@ def load_consensus(path: str | os.PathLike[str], bundle: Bundle) -> Consensus:
         )
         if vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all():
             raise ValueError(f"its vector is {vector.dtype} {vector.shape}, or not finite")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConsensusError(
             f"{path} is not a consensus ({one_line(error)}): make it again with `gconet consensus`"
         ) from error

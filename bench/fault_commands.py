@@ -1,0 +1,286 @@
+"""Commands that are killed, run twice at once, or find the disk full or read-only."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gconet.bench.fault_rows import Fault
+from gconet.bench.photo_groups import EXAMPLES
+from gconet.runtime.atomic import PARTIAL
+from gconet.runtime.bundle import open_bundle
+from gconet.runtime.command_line import EXIT_BAD_INPUT, EXIT_DONE
+from gconet.runtime.errors import GconetError, TargetError
+
+SIZE, MAX_GROUP = 64, 2  # of a network so small that commands are over soon
+NOBODY = 65534
+PUBLISH = """\
+import sys
+from pathlib import Path
+from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
+from gconet.bench.fuzz_targets import ARTEFACT, example_manifest
+print("ready", flush=True)
+while True:
+    with staged_bundle(Path(sys.argv[1])) as folder:
+        write_manifest(folder, example_manifest(folder))
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, what it said, and how long it took in seconds; `killed` if it was not over by then."""
+
+    code: int
+    error: str
+    seconds: float
+    killed: bool = False
+
+
+def gconet(*words: str | Path) -> list[str]:
+    """The command line of a subcommand."""
+    return [sys.executable, "-m", "gconet.runtime.cli", *map(str, words)]
+
+
+def run_command(
+    words: Sequence[str], kill_after: float | None = None, file_bytes: int | None = None, user: int | None = None
+) -> Outcome:
+    """Run a command, with SIGKILL after some seconds, a limit on the size of its files, or as another user."""
+
+    def limit() -> None:
+        if file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+    start = time.monotonic()
+    with subprocess.Popen(
+        words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        preexec_fn=limit, user=user, group=user, extra_groups=None if user is None else [],
+    ) as process:  # fmt: skip
+        try:
+            _, error = process.communicate(timeout=kill_after)
+            killed = False
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, error = process.communicate()
+            killed = True
+    return Outcome(process.returncode, error, time.monotonic() - start, killed)
+
+
+def environment() -> Mapping[str, str]:
+    """That of this process, for one that finds the same modules and leaves no files of its own."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def write_tiny_checkpoint(path: Path) -> None:
+    """A random network that is exported, built and measured in seconds."""
+    import dataclasses
+
+    from gconet.runtime.preprocess import Preprocessing
+    from gconet.train.checkpoint import random_checkpoint, save_checkpoint
+    from gconet.train.model import Architecture
+
+    tiny = random_checkpoint(1, Architecture(encoder_channels=(4, 6, 8, 12, 16), decoder_channels=4, classes=5))
+    info = dataclasses.replace(tiny.info, preprocessing=Preprocessing(SIZE))
+    save_checkpoint(dataclasses.replace(tiny, info=info), path)
+
+
+def build_words(checkpoint: Path, out: Path) -> list[str]:
+    """The command that builds a bundle of a tiny network."""
+    options = ("--target", "onnxruntime", "--precision", "fp32", "--max-group", str(MAX_GROUP))
+    return gconet("build", "--checkpoint", checkpoint, *options, "--out", out)
+
+
+def make_groups(folder: Path, groups: int, photos: int) -> None:
+    """Groups of example photos below a folder."""
+    examples = sorted(EXAMPLES.glob("*/*.jpg"))
+    for number in range(groups):
+        group = folder / f"{number:02}"
+        group.mkdir(parents=True)
+        for index in range(photos):
+            photo = examples[(number * photos + index) % len(examples)]
+            shutil.copyfile(photo, group / f"{index}.jpg")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its name relative to it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def kill_detect(bundle: Path, folder: Path, kills: int, draw: random.Random) -> Fault:
+    """Kill `gconet detect` at random moments, each time going on with --skip-existing, until the maps are complete."""
+    fault = Fault("`kill -9` of `gconet detect` at a random moment, then the same command again")
+    make_groups(folder / "photos", 8, 3)
+    out = folder / "maps"
+    words = gconet("detect", folder / "photos", "--bundle", bundle, "--threads", 1, "--skip-existing", "--out", out)
+    whole = must_succeed(words)
+    expected = content(out)
+    shutil.rmtree(out)
+    while fault.tries < kills:
+        outcome = run_command(words, draw.uniform(0.1 if draw.random() < 0.5 else 0.6, 1.0) * whole.seconds)
+        if not outcome.killed and not _completes(fault, outcome, out, expected):
+            break
+        if outcome.killed:
+            files = content(out) if out.exists() else {}
+            named = {name: data for name, data in files.items() if PARTIAL not in name}
+            if wrong := [name for name, data in named.items() if expected.get(name) != data]:
+                fault.lose(f"not the whole map: {', '.join(wrong)}")
+            done = "no map yet" if not named else "some maps" if len(named) < len(expected) else "all maps"
+            fault.note(f"{done}, each whole")
+    _completes(fault, run_command(words), out, expected)
+    return fault
+
+
+def _completes(fault: Fault, outcome: Outcome, out: Path, expected: Mapping[str, bytes]) -> bool:
+    """Whether a run that was left alone did what the killed ones had left; begins anew."""
+    if outcome.code != EXIT_DONE:
+        fault.lose(f"the command failed after a kill: {outcome.error.strip()}")
+    elif (found := content(out)) != expected:
+        fault.lose(f"after a complete run: {sorted(found.keys() ^ expected.keys()) or 'other maps'}")
+    shutil.rmtree(out, ignore_errors=True)
+    return not fault.losses
+
+
+def kill_build(checkpoint: Path, folder: Path, kills: int, draw: random.Random) -> Fault:
+    """Kill `gconet build` at random moments, at first with no bundle there, then over an earlier one."""
+    fault = Fault("`kill -9` of `gconet build` at a random moment, then the same command again")
+    out = folder / "killed" / "tiny.gconet"
+    words = build_words(checkpoint, out)
+    whole = must_succeed(words)
+    shutil.rmtree(out.parent)
+    for number in range(kills):
+        if number == kills // 2:
+            must_succeed(words)
+        there = out.exists()
+        outcome = run_command(words, draw.uniform(0.2 if draw.random() < 0.7 else 0.9, 1.02) * whole.seconds)
+        if outcome.killed:
+            fault.note(_bundle_after(fault, out, there))
+        elif outcome.code == EXIT_DONE:
+            fault.note("over before it was killed")
+        else:
+            fault.lose(f"the command failed after a kill: {outcome.error.strip()}")
+            break
+    outcome = run_command(words)
+    if outcome.code != EXIT_DONE:
+        fault.lose(f"the command failed after the kills: {outcome.error.strip()}")
+    _bundle_after(fault, out, True)
+    if litter := sorted(path.name for path in out.parent.iterdir() if path != out):
+        fault.lose(f"left beside the bundle: {', '.join(litter)}")
+    return fault
+
+
+def _bundle_after(fault: Fault, out: Path, there: bool) -> str:
+    if not out.exists():
+        if there:
+            fault.lose("the earlier bundle is gone")
+        return "no bundle yet"
+    try:
+        open_bundle(out)
+    except GconetError as error:
+        fault.lose(str(error))
+    return "a whole bundle"
+
+
+def kill_publishing(folder: Path, kills: int, draw: random.Random) -> Fault:
+    """Kill a process that does nothing but put bundles in the place of earlier ones."""
+    fault = Fault("`kill -9` while a bundle takes the place of an earlier one")
+    out = folder / "published" / "small.gconet"
+    for _ in range(kills):
+        with subprocess.Popen(
+            [sys.executable, "-c", PUBLISH, str(out)], env=environment(), stdout=subprocess.PIPE, text=True
+        ) as process:
+            there = out.exists()
+            if process.stdout is None or process.stdout.readline() != "ready\n":
+                raise TargetError("the process that writes bundles did not start")
+            time.sleep(draw.uniform(0.0, 0.1))
+            process.kill()
+        fault.note(_bundle_after(fault, out, there))
+    return fault
+
+
+def build_twice(checkpoint: Path, folder: Path, pairs: int) -> Fault:
+    """Two builds of the same bundle at once."""
+    fault = Fault("two builds of the same bundle at once")
+    out = folder / "twice" / "tiny.gconet"
+    words = build_words(checkpoint, out)
+    for _ in range(pairs):
+        with _start(words) as one, _start(words) as other:
+            errors = [process.communicate()[1] for process in (one, other)]
+        codes = sorted((one.returncode, other.returncode))
+        fault.note("both done" if codes == [0, 0] else "one done" if codes[0] == 0 else "none done")
+        if codes != [0, 0]:
+            fault.lose(f"exit codes {codes}: {' '.join(errors).strip()}")
+        _bundle_after(fault, out, True)
+        if litter := sorted(path.name for path in out.parent.iterdir() if path != out):
+            fault.lose(f"left beside the bundle: {', '.join(litter)}")
+    return fault
+
+
+def _start(words: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def fill_disk(bundle: Path, checkpoint: Path, folder: Path, limits: Sequence[int]) -> Fault:
+    """Commands that write, under limits on the size of a file, as on a disk with so little room."""
+    fault = Fault("no room on the disk: `RLIMIT_FSIZE` under detect, consensus, build and `--json`")
+    make_groups(folder / "few", 2, 2)
+    work = folder / "full"
+    commands = (
+        gconet("detect", folder / "few", "--bundle", bundle, "--threads", 1, "--out", work / "maps"),
+        gconet("consensus", folder / "few" / "00", "--bundle", bundle, "--threads", 1, "--out", work / "c.safetensors"),
+        gconet("evaluate", "--pred", folder / "scored", "--gt", folder / "scored", "--json", work / "scores.json"),
+        build_words(checkpoint, work / "tiny.gconet"),
+    )
+    must_succeed(gconet("detect", folder / "few", "--bundle", bundle, "--threads", 1, "--out", folder / "scored"))
+    for words in commands:
+        for limit in limits:
+            work.mkdir()
+            _note_refusal(fault, run_command(words, file_bytes=limit), work)
+            shutil.rmtree(work)
+    return fault
+
+
+def write_to_read_only(bundle: Path, checkpoint: Path, folder: Path) -> Fault:
+    """The same commands on a folder that may not be written; as nobody, where this is run by root."""
+    fault = Fault("read-only folders: detect, consensus and build")
+    make_groups(folder / "seen", 1, 2)
+    work = folder / "read-only"
+    work.mkdir(mode=0o555)
+    user = NOBODY if os.geteuid() == 0 else None
+    for path in (folder, *folder.rglob("*")):
+        if user is not None and path != work and not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+    for words in (
+        gconet("detect", folder / "seen", "--bundle", bundle, "--threads", 1, "--out", work / "maps"),
+        gconet("consensus", folder / "seen", "--bundle", bundle, "--threads", 1, "--out", work / "c.safetensors"),
+        build_words(checkpoint, work / "tiny.gconet"),
+    ):
+        _note_refusal(fault, run_command(words, user=user), work)
+    return fault
+
+
+def _note_refusal(fault: Fault, outcome: Outcome, work: Path) -> None:
+    """A command must either be done or say in one line why not, and leave nothing that is half there."""
+    lines = [line for line in outcome.error.splitlines() if line.startswith("gconet")]
+    if outcome.code == EXIT_DONE:
+        fault.note("done")
+        return
+    fault.note("refused in one line, nothing left")
+    if outcome.code != EXIT_BAD_INPUT or len(lines) != 1:
+        fault.lose(f"exit code {outcome.code}: {outcome.error.strip()[-500:]}")
+    if left := sorted(name for name in content(work) if not name.startswith("maps/00/")):  # a whole group may be
+        fault.lose(f"left behind: {', '.join(left)}")
+
+
+def must_succeed(words: Sequence[str]) -> Outcome:
+    """Run a command that nothing disturbs; raises TargetError if it fails."""
+    outcome = run_command(words)
+    if outcome.code != EXIT_DONE:
+        raise TargetError(f"{' '.join(words[3:5])} fails without any fault: {outcome.error.strip()[-500:]}")
+    return outcome
