@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import resource
@@ -21,7 +22,7 @@ from gconet.runtime.command_line import EXIT_BAD_INPUT, EXIT_DONE
 from gconet.runtime.errors import GconetError, TargetError
 
 SIZE, MAX_GROUP = 64, 2  # of a network so small that commands are over soon
-NOBODY = 65534
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # linux/prctl.h, linux/capability.h
 PUBLISH = """\
 import sys
 from pathlib import Path
@@ -50,19 +51,33 @@ def gconet(*words: str | Path) -> list[str]:
 
 
 def run_command(
-    words: Sequence[str], kill_after: float | None = None, file_bytes: int | None = None, user: int | None = None
+    words: Sequence[str], kill_after: float | None = None, file_bytes: int | None = None, obedient: bool = False
 ) -> Outcome:
-    """Run a command, with SIGKILL after some seconds, a limit on the size of its files, or as another user."""
+    """Run a command.
+
+    Parameters
+    ----------
+    kill_after : seconds after which it gets SIGKILL.
+    file_bytes : the largest file that it can write.
+    obedient : the permissions of files bind it, even if this is run by root.
+    """
 
     def limit() -> None:
         if file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+        if obedient and os.geteuid() == 0:
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
     start = time.monotonic()
     with subprocess.Popen(
-        words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-        preexec_fn=limit, user=user, group=user, extra_groups=None if user is None else [],
-    ) as process:  # fmt: skip
+        words,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        preexec_fn=limit,
+    ) as process:
         try:
             _, error = process.communicate(timeout=kill_after)
             killed = False
@@ -247,29 +262,27 @@ def fill_disk(bundle: Path, checkpoint: Path, folder: Path, limits: Sequence[int
 
 
 def write_to_read_only(bundle: Path, checkpoint: Path, folder: Path) -> Fault:
-    """The same commands on a folder that may not be written; as nobody, where this is run by root."""
+    """The same commands on a folder that may not be written."""
     fault = Fault("read-only folders: detect, consensus and build")
     make_groups(folder / "seen", 1, 2)
     work = folder / "read-only"
     work.mkdir(mode=0o555)
-    user = NOBODY if os.geteuid() == 0 else None
-    for path in (folder, *folder.rglob("*")):
-        if user is not None and path != work and not path.is_symlink():
-            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
     for words in (
         gconet("detect", folder / "seen", "--bundle", bundle, "--threads", 1, "--out", work / "maps"),
         gconet("consensus", folder / "seen", "--bundle", bundle, "--threads", 1, "--out", work / "c.safetensors"),
         build_words(checkpoint, work / "tiny.gconet"),
     ):
-        _note_refusal(fault, run_command(words, user=user), work)
+        _note_refusal(fault, run_command(words, obedient=True), work, possible=False)
     return fault
 
 
-def _note_refusal(fault: Fault, outcome: Outcome, work: Path) -> None:
-    """A command must either be done or say in one line why not, and leave nothing that is half there."""
+def _note_refusal(fault: Fault, outcome: Outcome, work: Path, possible: bool = True) -> None:
+    """A command must either be done, if that is `possible`, or say in one line why not and leave nothing half there."""
     lines = [line for line in outcome.error.splitlines() if line.startswith("gconet")]
     if outcome.code == EXIT_DONE:
         fault.note("done")
+        if not possible:
+            fault.lose("done, where nothing can be written")
         return
     fault.note("refused in one line, nothing left")
     if outcome.code != EXIT_BAD_INPUT or len(lines) != 1:

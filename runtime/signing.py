@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from gconet.runtime.atomic import cannot_write, replacing
@@ -129,16 +130,20 @@ def check_signature(folder: Path, manifest: bytes, public_key: str | os.PathLike
     match = LINE.fullmatch(line)
     if match is None:
         raise BundleError(f"{path} is no signature: take the bundle from whoever signs")
-    try:
-        key.verify(base64.b64decode(match[2], validate=True), DOMAIN + manifest)
-    except (InvalidSignature, binascii.Error) as error:
-        signer = match[1].decode()
-        cause = (
-            f"it was signed by key {signer}, not by {name} of {public_key}"
-            if signer != name
-            else f"{MANIFEST_NAME} or {SIGNATURE_NAME} was altered after it was signed"
+    if (signer := match[1].decode()) != name:
+        raise BundleError(
+            f"{folder} was signed by key {signer}, not by {name} of {public_key}: take the bundle from whoever signs"
         )
-        raise BundleError(f"{folder} has no valid signature: {cause}; take the bundle from whoever signs") from error
+    try:
+        signature = base64.b64decode(match[2], validate=True)
+        key.verify(signature, DOMAIN + manifest)
+        if base64.b64encode(signature) != match[2]:
+            raise binascii.Error  # one signature, one spelling
+    except (InvalidSignature, binascii.Error) as error:
+        raise BundleError(
+            f"{folder} was altered after it was signed ({MANIFEST_NAME}, or {SIGNATURE_NAME}): take the bundle from "
+            "whoever signs"
+        ) from error
     return name
 
 
@@ -202,7 +207,8 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
         raise
 
 
-def _cryptography():  # type: ignore[no-untyped-def] # modules, imported only where keys are used
+def _cryptography() -> tuple[ModuleType, ModuleType]:
+    """Its modules `serialization` and `ed25519`, imported only where keys are used."""
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
