@@ -12,6 +12,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
+import argparse
 import re
 import subprocess
 import tempfile
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="for crashes (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="F", help="write counts to this file")
     parser.add_argument("--again", type=Path, metavar="FILE", help="read this file with --target, and nothing else")
-    parser.add_argument("--child", nargs=2, metavar=("COUNTS", "CORPUS"), help="for the processes it starts")
+    parser.add_argument("--child", nargs=2, metavar=("COUNTS", "CORPUS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     names = options.target or list(TARGETS)
     if (options.again or options.child) and len(names) != 1:
@@ -125,7 +126,8 @@ def _fuzz(name: str, counts: Path, corpus: Path, options: Any) -> None:
 
     photos.MAX_PIXELS = MAX_PIXELS
     target, tally = FUZZ_TARGETS[name], np.memmap(counts, np.int64, "r+")
-    scratch = Path(tempfile.mkdtemp())
+    scratch = counts.parent / "files"
+    scratch.mkdir()
     for index, seed in enumerate(target.seeds(scratch)):
         (corpus / f"seed-{index}").write_bytes(seed)
 

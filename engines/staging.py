@@ -33,7 +33,8 @@ def staging_folder(out: Path) -> Iterator[Path]:
             if free:
                 shutil.rmtree(leftover, ignore_errors=True)
     staging, unlocked = (out.with_name(f".{out.name}{kind}{os.getpid()}") for kind in (PARTIAL, ".new-"))
-    _remove(staging)
+    for earlier in (staging, unlocked):  # of a killed process with the same number
+        _remove(earlier)
     unlocked.mkdir(parents=True)
     try:
         with _lock(unlocked):
