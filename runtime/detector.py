@@ -146,7 +146,7 @@ class Detector:
         return list(self.segment_stream(photos, consensus))
 
     def segment_stream(self, photos: Photos, consensus: FloatArray) -> Iterator[FloatArray]:
-        """The maps of `segment` one by one, in flat memory."""
+        """The maps of `segment` one by one, in flat memory; raises UsageError at once, else as for `segment`."""
         check_list(photos)
         channels = self.bundle.manifest.architecture.get("encoder_channels", (512,))[-1]
         if consensus.shape != (channels,):

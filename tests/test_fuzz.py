@@ -23,6 +23,7 @@ from gconet.runtime.manifest import Manifest
 from gconet.runtime.photos import find_groups, read_photo
 from gconet.train.model import Architecture
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd metadata
 # Derandomised: the same inputs every time. The decoders' speed says nothing.
 FIXED = settings(
     derandomize=True,
