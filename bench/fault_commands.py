@@ -1,4 +1,4 @@
-"""Commands that are killed, run twice at once, or find the disk full or read-only."""
+"""Commands that are killed, or find the disk full or read-only."""
 
 from __future__ import annotations
 
@@ -17,22 +17,11 @@ from pathlib import Path
 from gconet.bench.fault_rows import Fault
 from gconet.bench.photo_groups import EXAMPLES
 from gconet.runtime.atomic import PARTIAL
-from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_BAD_INPUT, EXIT_DONE
-from gconet.runtime.errors import GconetError, TargetError
+from gconet.runtime.errors import TargetError
 
 SIZE, MAX_GROUP = 64, 2  # of a network so small that commands are over soon
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # linux/prctl.h, linux/capability.h
-PUBLISH = """\
-import sys
-from pathlib import Path
-from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
-from gconet.bench.fuzz_targets import ARTEFACT, example_manifest
-print("ready", flush=True)
-while True:
-    with staged_bundle(Path(sys.argv[1])) as folder:
-        write_manifest(folder, example_manifest(folder))
-"""
 
 
 @dataclass(frozen=True)
@@ -106,10 +95,15 @@ def write_tiny_checkpoint(path: Path) -> None:
     save_checkpoint(dataclasses.replace(tiny, info=info), path)
 
 
-def build_words(checkpoint: Path, out: Path) -> list[str]:
-    """The command that builds a bundle of a tiny network."""
+def build_arguments(checkpoint: Path, out: Path) -> list[str]:
+    """What `gconet build` is told, to build a bundle of a tiny network."""
     options = ("--target", "onnxruntime", "--precision", "fp32", "--max-group", str(MAX_GROUP))
-    return gconet("build", "--checkpoint", checkpoint, *options, "--out", out)
+    return ["--checkpoint", str(checkpoint), *options, "--out", str(out)]
+
+
+def build_words(checkpoint: Path, out: Path) -> list[str]:
+    """The whole command."""
+    return gconet("build", *build_arguments(checkpoint, out))
 
 
 def make_groups(folder: Path, groups: int, photos: int) -> None:
@@ -160,85 +154,6 @@ def _completes(fault: Fault, outcome: Outcome, out: Path, expected: Mapping[str,
         fault.lose(f"after a complete run: {sorted(found.keys() ^ expected.keys()) or 'other maps'}")
     shutil.rmtree(out, ignore_errors=True)
     return not fault.losses
-
-
-def kill_build(checkpoint: Path, folder: Path, kills: int, draw: random.Random) -> Fault:
-    """Kill `gconet build` at random moments, at first with no bundle there, then over an earlier one."""
-    fault = Fault("`kill -9` of `gconet build` at a random moment, then the same command again")
-    out = folder / "killed" / "tiny.gconet"
-    words = build_words(checkpoint, out)
-    whole = must_succeed(words)
-    shutil.rmtree(out.parent)
-    for number in range(kills):
-        if number == kills // 2:
-            must_succeed(words)
-        there = out.exists()
-        outcome = run_command(words, draw.uniform(0.2 if draw.random() < 0.7 else 0.9, 1.02) * whole.seconds)
-        if outcome.killed:
-            fault.note(_bundle_after(fault, out, there))
-        elif outcome.code == EXIT_DONE:
-            fault.note("over before it was killed")
-        else:
-            fault.lose(f"the command failed after a kill: {outcome.error.strip()}")
-            break
-    outcome = run_command(words)
-    if outcome.code != EXIT_DONE:
-        fault.lose(f"the command failed after the kills: {outcome.error.strip()}")
-    _bundle_after(fault, out, True)
-    if litter := sorted(path.name for path in out.parent.iterdir() if path != out):
-        fault.lose(f"left beside the bundle: {', '.join(litter)}")
-    return fault
-
-
-def _bundle_after(fault: Fault, out: Path, there: bool) -> str:
-    if not out.exists():
-        if there:
-            fault.lose("the earlier bundle is gone")
-        return "no bundle yet"
-    try:
-        open_bundle(out)
-    except GconetError as error:
-        fault.lose(str(error))
-    return "a whole bundle"
-
-
-def kill_publishing(folder: Path, kills: int, draw: random.Random) -> Fault:
-    """Kill a process that does nothing but put bundles in the place of earlier ones."""
-    fault = Fault("`kill -9` while a bundle takes the place of an earlier one")
-    out = folder / "published" / "small.gconet"
-    for _ in range(kills):
-        with subprocess.Popen(
-            [sys.executable, "-c", PUBLISH, str(out)], env=environment(), stdout=subprocess.PIPE, text=True
-        ) as process:
-            there = out.exists()
-            if process.stdout is None or process.stdout.readline() != "ready\n":
-                raise TargetError("the process that writes bundles did not start")
-            time.sleep(draw.uniform(0.0, 0.1))
-            process.kill()
-        fault.note(_bundle_after(fault, out, there))
-    return fault
-
-
-def build_twice(checkpoint: Path, folder: Path, pairs: int) -> Fault:
-    """Two builds of the same bundle at once."""
-    fault = Fault("two builds of the same bundle at once")
-    out = folder / "twice" / "tiny.gconet"
-    words = build_words(checkpoint, out)
-    for _ in range(pairs):
-        with _start(words) as one, _start(words) as other:
-            errors = [process.communicate()[1] for process in (one, other)]
-        codes = sorted((one.returncode, other.returncode))
-        fault.note("both done" if codes == [0, 0] else "one done" if codes[0] == 0 else "none done")
-        if codes != [0, 0]:
-            fault.lose(f"exit codes {codes}: {' '.join(errors).strip()}")
-        _bundle_after(fault, out, True)
-        if litter := sorted(path.name for path in out.parent.iterdir() if path != out):
-            fault.lose(f"left beside the bundle: {', '.join(litter)}")
-    return fault
-
-
-def _start(words: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def fill_disk(bundle: Path, checkpoint: Path, folder: Path, limits: Sequence[int]) -> Fault:

@@ -16,7 +16,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from gconet.bench import fault_commands, fault_files, fault_trust
+from gconet.bench import fault_builds, fault_commands, fault_files, fault_trust
 from gconet.bench.environment import describe_environment
 from gconet.bench.fault_rows import Fault, fault_table
 from gconet.runtime.atomic import replacing
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser("python bench/faults.py", "Try faults on purpose, and count what comes of them.", EPILOG)
     parser.add_argument("--kills", type=positive, default=100, help="of detect, of build, of a bundle that is put in "
                         "place (default: %(default)s each)")  # fmt: skip
-    parser.add_argument("--pairs", type=positive, default=5, help="of builds at once (default: %(default)s)")
+    parser.add_argument("--pairs", type=positive, default=10, help="of builds at once (default: %(default)s)")
     parser.add_argument("--tries", type=positive, default=300, help="of each random damage (default: %(default)s)")
     parser.add_argument("--seed", type=positive, default=1, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="F", help="write counts and environment to this file")
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
             print(fault_table([fault.document()]).splitlines()[-1], flush=True)
             for loss in fault.losses[:5]:
                 warn(loss)
-    if options.json:
-        write_json(options.json, {"seed": options.seed, "faults": rows, "environment": describe_environment()})
+            if options.json:  # as far as it has come
+                write_json(options.json, {"seed": options.seed, "faults": rows, "environment": describe_environment()})
     if options.markdown:
         with replacing(options.markdown) as temporary:
             temporary.write_text(fault_table(rows), "utf-8")
@@ -75,21 +75,21 @@ def try_all(folder: Path, kills: int, pairs: int, tries: int, draw: random.Rando
         return fault
 
     steps: list[Callable[[Path], Fault | list[Fault]]] = [
-        lambda place: fault_commands.kill_detect(bundle, place, kills, draw),
-        lambda place: fault_commands.kill_build(checkpoint, place, kills, draw),
-        lambda place: fault_commands.kill_publishing(place, kills, draw),
-        lambda place: fault_commands.build_twice(checkpoint, place, pairs),
-        lambda place: fault_commands.fill_disk(bundle, checkpoint, place, FILE_LIMITS),
-        lambda place: fault_commands.write_to_read_only(bundle, checkpoint, place),
-        lambda place: fault_trust.flip_artefacts(bundle, place, tries, draw),
         lambda place: fault_trust.tamper_signed(bundle, place, tries, draw),
-        lambda place: fault_trust.bad_keys(place),
+        lambda place: fault_trust.flip_artefacts(bundle, place, tries, draw),
         lambda place: fault_trust.name_outside(bundle, place),
         lambda place: fault_trust.hostile_checkpoints(place),
-        lambda place: fault_files.damage_files(place, tries, draw),
+        lambda place: fault_trust.bad_keys(place),
         bombs,
         lambda place: fault_files.not_numbers(bundle, place),
         lambda place: fault_files.odd_names(bundle, place),
+        lambda place: fault_files.damage_files(place, tries, draw),
+        lambda place: fault_commands.write_to_read_only(bundle, checkpoint, place),
+        lambda place: fault_commands.fill_disk(bundle, checkpoint, place, FILE_LIMITS),
+        lambda place: fault_commands.kill_detect(bundle, place, kills, draw),
+        lambda place: fault_builds.kill_publishing(place, kills, draw),
+        lambda place: fault_builds.kill_build(checkpoint, place, kills, draw),
+        lambda place: fault_builds.build_twice(checkpoint, place, pairs),
     ]
     for number, step in enumerate(steps):
         place = folder / f"{number:02}"
