@@ -34,7 +34,7 @@ class Outcome:
     killed: bool = False
 
 
-def gconet(*words: str | Path) -> list[str]:
+def gconet(*words: object) -> list[str]:
     """The command line of a subcommand."""
     return [sys.executable, "-m", "gconet.runtime.cli", *map(str, words)]
 
