@@ -134,23 +134,30 @@ def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = 
         _show(error, telling)
         warn(str(error))
         return EXIT_BAD_INPUT
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            return _fault(error, telling)
-        _show(error, telling)
-        _drop_output()  # which may be what the disk is too full for
-        warn(f"cannot write{f' {error.filename}' if error.filename else ''}: {reason(error)}")
-        return EXIT_BAD_INPUT
     except MemoryError as error:
         _show(error, telling)
         warn(f"out of memory{_place(error)}: give it less at once, or more memory")
         return EXIT_BAD_INPUT
     except Exception as error:
+        _show(error, telling)
+        if full := _full_disk(error):
+            _drop_output()  # which may be what the disk is too full for
+            warn(f"cannot write{f' {full.filename}' if full.filename else ''}: {reason(full)}")
+            return EXIT_BAD_INPUT
         return _fault(error, telling)
 
 
+def _full_disk(error: BaseException) -> OSError | None:
+    """The error of a disk that is behind another one: libraries hide it in errors of their own."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in DISK_ERRORS:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 def _fault(error: Exception, telling: Telling) -> int:
-    _show(error, telling)
     what = f"a fault of gconet's own: {type(error).__name__}: {one_line(error)}{_place(error)}"
     warn(f"{what}; please report it, with {'this' if telling.debug else 'what the same command prints with --debug'}")
     return EXIT_FAULT

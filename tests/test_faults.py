@@ -112,7 +112,7 @@ def test_a_loss_is_counted_and_ends_in_exit_code_1(
     assert fault.outcomes == {"refused": 1, "crashed": 1, "accepted": 1}
     assert [loss.split(":")[0] for loss in fault.losses] == ["crashed", "accepted"]
 
-    monkeypatch.setattr(faults, "try_all", lambda *_: [fault])
+    monkeypatch.setattr(faults, "_try", lambda _: [("names", fault)])
     report, table = tmp_path / "faults.json", tmp_path / "faults.md"
     assert faults.main(["--json", str(report), "--markdown", str(table)]) == 1
     (row,) = json.loads(report.read_bytes())["faults"]

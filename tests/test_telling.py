@@ -73,6 +73,15 @@ def test_a_full_disk_anywhere_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (2, "gconet: cannot write /tmp/x: No space left on device\n")
 
 
+def test_a_full_disk_behind_a_librarys_error_is_told() -> None:
+    code = "import errno, sys; from gconet.runtime.command_line import run\n"
+    code += "def main(_):\n    try:\n        raise OSError(errno.ENOSPC, 'No space left on device')\n"
+    code += "    except OSError:\n        raise RuntimeError('export failed')\n"
+    code += "sys.exit(run(main))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "gconet: cannot write: No space left on device\n")
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SOURCE)}
 

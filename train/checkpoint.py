@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gconet.runtime.atomic import replacing
@@ -130,8 +130,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], dtype:
         If the file cannot be written.
     """
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in checkpoint.state.items()}
+    content = save(tensors, metadata={"gconet": checkpoint.info.to_json()})
     with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"gconet": checkpoint.info.to_json()})
+        temporary.write_bytes(content)  # save_file() hides the system's errors, and leaves files if it is killed
 
 
 def load_vgg16(model: GCoNet, path: str | os.PathLike[str]) -> None:

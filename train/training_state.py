@@ -83,8 +83,8 @@ class TrainingState:
             "settings": self.settings,
             "fingerprint": self.fingerprint,
         }
-        with replacing(self.out / STATE_NAME) as temporary:
-            torch.save(content, temporary)
+        with replacing(self.out / STATE_NAME) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)  # by a path, a full disk would be an error of torch's own
         self._export(LAST_NAME)
 
     def resume(self) -> bool:
