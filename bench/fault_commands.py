@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -50,6 +49,8 @@ def run_command(
     file_bytes : the largest file that it can write.
     obedient : the permissions of files bind it, even if this is run by root.
     """
+
+    import resource  # only here: Windows lacks it, and skips what needs it
 
     def limit() -> None:
         if file_bytes is not None:

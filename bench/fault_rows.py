@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from gconet.runtime.errors import GconetError, one_line
@@ -73,9 +74,16 @@ class Fault:
 
 
 def fault_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of the README, of rows as `Fault.document` gives them."""
+    """The table of the README, of rows as `Fault.document` gives them; those of one `step` become one."""
     lines = ["| fault | tries | outcomes | lost |", "| --- | --- | --- | --- |"]
-    for row in rows:
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in row["outcomes"].items())
-        lines.append(f"| {row['fault']} | {row['tries']} | {outcomes} | {row['lost']} |")
+    for _, of_step in groupby(rows, key=lambda row: row["step"]):
+        first, *others = of_step
+        outcomes = sum((Counter(row["outcomes"]) for row in others), Counter(first["outcomes"]))
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+        name = first["fault"]
+        if others:
+            kinds = [row["fault"].partition(": ")[2] for row in (first, *others)]
+            name = f"{name.partition(': ')[0]}: {', '.join(kinds)}"
+        lost = sum(row["lost"] for row in (first, *others))
+        lines.append(f"| {name} | {outcomes.total()} | {told} | {lost} |")
     return "\n".join(lines) + "\n"
