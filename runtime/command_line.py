@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -151,7 +152,7 @@ def _full_disk(error: BaseException) -> OSError | None:
     """The error of a disk that is behind another one: libraries hide it in errors of their own."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in DISK_ERRORS:
+        if isinstance(seen, OSError) and seen.errno in DISK_ERRORS - {errno.EIO}:  # which reading has, too
             return seen
         seen = seen.__cause__ or seen.__context__
     return None

@@ -48,6 +48,8 @@ def make_keys(name: Path) -> KeyPair:
     TargetError
         If cryptography is not installed.
     """
+    if not name.name:
+        raise UsageError(f"{name} is a folder: give the keys a name, such as {name / 'release'}")
     serialization, ed25519 = _cryptography()
     private, public = (name.with_name(f"{name.name}.{kind}.pem") for kind in ("private", "public"))
     key = ed25519.Ed25519PrivateKey.generate()

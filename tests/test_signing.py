@@ -166,6 +166,12 @@ def test_keys_are_never_replaced_and_the_private_one_is_its_owners(keys: KeyPair
     assert not keys.public.exists()
 
 
+@pytest.mark.parametrize("name", [".", "/"])
+def test_keys_need_a_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sign", "--new-key", name) == 2
+    assert "give the keys a name" in capsys.readouterr().err
+
+
 def test_half_a_pair_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gconet.runtime import signing
 
