@@ -1,10 +1,9 @@
-"""Commands that are killed, or find the disk full or read-only."""
+"""Commands on a tiny network; what they do on a disk that is full or read-only."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 
 from gconet.bench.fault_rows import Fault
 from gconet.bench.photo_groups import EXAMPLES
-from gconet.runtime.atomic import PARTIAL
 from gconet.runtime.command_line import EXIT_BAD_INPUT, EXIT_DONE
 from gconet.runtime.errors import TargetError
 
@@ -121,40 +119,6 @@ def make_groups(folder: Path, groups: int, photos: int) -> None:
 def content(folder: Path) -> dict[str, bytes]:
     """Every file below a folder by its name relative to it."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def kill_detect(bundle: Path, folder: Path, kills: int, draw: random.Random) -> Fault:
-    """Kill `gconet detect` at random moments, each time going on with --skip-existing, until the maps are complete."""
-    fault = Fault("`kill -9` of `gconet detect` at a random moment, then the same command again")
-    make_groups(folder / "photos", 8, 3)
-    out = folder / "maps"
-    words = gconet("detect", folder / "photos", "--bundle", bundle, "--threads", 1, "--skip-existing", "--out", out)
-    whole = must_succeed(words)
-    expected = content(out)
-    shutil.rmtree(out)
-    while fault.tries < kills:
-        outcome = run_command(words, draw.uniform(0.1 if draw.random() < 0.5 else 0.6, 1.0) * whole.seconds)
-        if not outcome.killed and not _completes(fault, outcome, out, expected):
-            break
-        if outcome.killed:
-            files = content(out) if out.exists() else {}
-            named = {name: data for name, data in files.items() if PARTIAL not in name}
-            if wrong := [name for name, data in named.items() if expected.get(name) != data]:
-                fault.lose(f"not the whole map: {', '.join(wrong)}")
-            done = "no map yet" if not named else "some maps" if len(named) < len(expected) else "all maps"
-            fault.note(f"{done}, each whole")
-    _completes(fault, run_command(words), out, expected)
-    return fault
-
-
-def _completes(fault: Fault, outcome: Outcome, out: Path, expected: Mapping[str, bytes]) -> bool:
-    """Whether a run that was left alone did what the killed ones had left; begins anew."""
-    if outcome.code != EXIT_DONE:
-        fault.lose(f"the command failed after a kill: {outcome.error.strip()}")
-    elif (found := content(out)) != expected:
-        fault.lose(f"after a complete run: {sorted(found.keys() ^ expected.keys()) or 'other maps'}")
-    shutil.rmtree(out, ignore_errors=True)
-    return not fault.losses
 
 
 def fill_disk(bundle: Path, checkpoint: Path, folder: Path, limits: Sequence[int]) -> Fault:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gconet.bench import fault_builds, fault_commands, fault_files, fault_trust
+from gconet.bench import fault_commands, fault_files, fault_kills, fault_trust
 from gconet.bench.environment import describe_environment
 from gconet.bench.fault_rows import Fault, fault_table
 from gconet.runtime.atomic import replacing
@@ -60,10 +60,10 @@ def _bombs(trial: Trial, place: Path) -> Fault:
 
 # name -> what is tried in an empty folder of its own; the order is that of the table.
 STEPS: Mapping[str, Callable[[Trial, Path], Fault | list[Fault]]] = {
-    "kill-detect": lambda t, place: fault_commands.kill_detect(t.bundle, place, t.kills, t.draw),
-    "kill-build": lambda t, place: fault_builds.kill_build(t.checkpoint, place, t.kills, t.draw),
-    "kill-publishing": lambda t, place: fault_builds.kill_publishing(place, t.kills, t.draw),
-    "build-twice": lambda t, place: fault_builds.build_twice(t.checkpoint, place, t.pairs),
+    "kill-detect": lambda t, place: fault_kills.kill_detect(t.bundle, place, t.kills, t.draw),
+    "kill-build": lambda t, place: fault_kills.kill_build(t.checkpoint, place, t.kills, t.draw),
+    "kill-publishing": lambda t, place: fault_kills.kill_publishing(place, t.kills, t.draw),
+    "build-twice": lambda t, place: fault_kills.build_twice(t.checkpoint, place, t.pairs),
     "full-disk": lambda t, place: fault_commands.fill_disk(t.bundle, t.checkpoint, place, FILE_LIMITS),
     "read-only": lambda t, place: fault_commands.write_to_read_only(t.bundle, t.checkpoint, place),
     "signed": lambda t, place: fault_trust.tamper_signed(t.bundle, place, t.tries, t.draw),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gconet.bench import fault_builds, fault_commands, fault_files, fault_trust, faults
+from gconet.bench import fault_commands, fault_files, fault_kills, fault_trust, faults
 from gconet.bench.fault_rows import Fault, fault_table
 from gconet.runtime.errors import BundleError
 
@@ -34,23 +34,23 @@ def assert_nothing_lost(fault: Fault, tries: int) -> None:
 
 
 def test_killed_detect_runs_leave_whole_maps_only(bundle: Path, tmp_path: Path, draw: random.Random) -> None:
-    assert_nothing_lost(fault_commands.kill_detect(bundle, tmp_path, 3, draw), 3)
+    assert_nothing_lost(fault_kills.kill_detect(bundle, tmp_path, 3, draw), 3)
 
 
 def test_a_bundle_that_is_put_in_place_is_never_half_there(tmp_path: Path, draw: random.Random) -> None:
-    assert_nothing_lost(fault_builds.kill_publishing(tmp_path, 4, draw), 4)
+    assert_nothing_lost(fault_kills.kill_publishing(tmp_path, 4, draw), 4)
 
 
 @pytest.mark.slow
 def test_killed_builds_leave_a_whole_bundle_or_none(tmp_path: Path, draw: random.Random) -> None:
     fault_commands.write_tiny_checkpoint(tmp_path / "tiny.safetensors")
-    assert_nothing_lost(fault_builds.kill_build(tmp_path / "tiny.safetensors", tmp_path, 2, draw), 2)
+    assert_nothing_lost(fault_kills.kill_build(tmp_path / "tiny.safetensors", tmp_path, 2, draw), 2)
 
 
 @pytest.mark.slow
 def test_two_builds_at_once_are_both_done(tmp_path: Path) -> None:
     fault_commands.write_tiny_checkpoint(tmp_path / "tiny.safetensors")
-    fault = fault_builds.build_twice(tmp_path / "tiny.safetensors", tmp_path, 1)
+    fault = fault_kills.build_twice(tmp_path / "tiny.safetensors", tmp_path, 1)
     assert_nothing_lost(fault, 1)
     assert fault.outcomes == {"both done": 1}
 
