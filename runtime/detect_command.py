@@ -11,7 +11,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.command_line import EXIT_DONE, Parser, positive, warn
+from gconet.runtime.command_line import EXIT_DONE, Parser, add_signature_argument, positive, warn
 from gconet.runtime.consensus_file import load_consensus
 from gconet.runtime.detector import Detector, load
 from gconet.runtime.errors import GconetError, UsageError
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
                         "here; without an address at RAY_ADDRESS, or else here")  # fmt: skip
     parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: workers of --threads threads each "
                         "(default: what fits, with up to 4 threads, or one for each GPU)")  # fmt: skip
+    add_signature_argument(parser)
     options = parser.parse_args(arguments)
     if options.workers is not None and options.ray is None:
         parser.error("--workers is for --ray")
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _detect_here(groups: Sequence[Group], plan: Plan, options: argparse.Namespace) -> None:
-    detector = load(options.bundle, options.device, options.threads)
+    detector = load(options.bundle, options.device, options.threads, require_signature=options.require_signature)
     skipped = len(groups) - len(plan)
     if options.consensus is None:
         for group, _ in plan:
@@ -92,7 +93,7 @@ def _detect_here(groups: Sequence[Group], plan: Plan, options: argparse.Namespac
 
 
 def _detect_on_ray(groups: Sequence[Group], plan: Plan, options: argparse.Namespace) -> None:
-    bundle = open_bundle(options.bundle)
+    bundle = open_bundle(options.bundle, options.require_signature)
     vector = None if options.consensus is None else load_consensus(options.consensus, bundle).vector
     if vector is None:
         for group, _ in plan:

@@ -58,20 +58,23 @@ def plan_maps(
 def write_maps(paths: Sequence[Path], maps: Iterable[FloatArray]) -> None:
     """Write a group's maps as 8-bit grey PNGs; none gets its name before all are on disk.
 
-    Temporary files that killed writers of the same maps left are removed.
+    Temporary files that killed writers of the same maps left are removed before: a group that has all its names is
+    left out by later runs, with whatever lies beside it.
 
     Raises
     ------
     UsageError
         If a map cannot be written.
     """
+    own = set()
     with contextlib.ExitStack() as complete:
         for path, saliency in zip(paths, maps, strict=True):
             temporary = complete.enter_context(replacing(path))
+            own.add(temporary)
             Image.fromarray(to_bytes(saliency)).save(temporary, format="PNG")
-    for leftover in itertools.chain.from_iterable(_leftovers(paths).values()):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
+        for leftover in set(itertools.chain.from_iterable(_leftovers(paths).values())) - own:
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def _was_killed(paths: Sequence[Path]) -> bool:
