@@ -1,0 +1,110 @@
+"""A reduced mask becomes a soft border at full resolution, along the photo's edges: the fast guided filter.
+
+He, Sun & Tang, *Guided Image Filtering* (PAMI 2013), and He & Sun, *Fast Guided Filter* (2015): in every window of the
+reduced photo the mask is fitted by a linear function of the three colours; the functions' coefficients, which are
+smooth, are enlarged and applied to the photo's own pixels, strip by strip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gconet.runtime.grabcut import Mask
+from gconet.runtime.opencv import opencv
+from gconet.runtime.preprocess import FloatArray, Photo
+
+STRIP = 128  # rows
+RADIUS = 0.008  # of a window, as a share of the square root of the reduced photo's area
+EPSILON = 1e-4  # variance of colours in [0, 1] below which a window counts as flat
+BAND = 0.008  # how far from the mask's border opacity may be anything but 0 or 1, as a share likewise
+GAIN = 2.0  # contrast around one half: fits are flatter than borders
+
+
+def soft_border(photo: Photo, small: Photo, mask: Mask) -> NDArray[np.uint8]:
+    """Bring a mask to a photo's size.
+
+    Parameters
+    ----------
+    photo : (H, W, 3) uint8.
+    small : (h, w, 3) uint8, the reduced photo.
+    mask : (h, w) uint8 of 0 and 1.
+
+    Returns
+    -------
+    (H, W) uint8: 255 inside, 0 outside, soft in a band along the border.
+    """
+    height, width = photo.shape[:2]
+    alpha = np.empty((height, width), np.uint8)
+    if mask.all() or not mask.any():
+        alpha[:] = 255 * mask[0, 0]
+        return alpha
+    side = math.sqrt(mask.size)
+    coefficients = guided_filter(small, mask.astype(np.float32), max(1, round(RADIUS * side)), EPSILON)
+    limits = _limits(mask, max(1.0, BAND * side))
+    for rows, fit, (low, high) in _enlarged(coefficients, limits, height, width):
+        strip = photo[rows].astype(np.float32) * np.float32(1 / 255)
+        values = (strip * fit[..., :3]).sum(axis=2) + fit[..., 3]
+        values = (values - 0.5) * GAIN + 0.5
+        alpha[rows] = np.rint(255 * np.clip(values, low, high))
+    return alpha
+
+
+def guided_filter(photo: Photo, values: FloatArray, radius: int, epsilon: float) -> FloatArray:
+    """The linear functions of colour that fit `values` around each pixel.
+
+    Parameters
+    ----------
+    photo : (h, w, 3) uint8, the guide.
+    values : (h, w) float32.
+    radius : of the square windows, in pixels; they have 2 · radius + 1 a side.
+    epsilon : weight of the flat answer, a variance of colours in [0, 1].
+
+    Returns
+    -------
+    (h, w, 4) float32: the filtered values are the colours in [0, 1] times the first three, plus the fourth.
+    """
+    cv2 = opencv()
+
+    def mean(array: FloatArray) -> FloatArray:
+        return cv2.boxFilter(array, -1, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT)
+
+    guide = photo.astype(np.float32) * np.float32(1 / 255)
+    mean_guide, mean_values = mean(guide), mean(values)
+    covariance = mean(guide * values[..., None]) - mean_guide * mean_values[..., None]
+    matrix = np.empty((*values.shape, 3, 3), np.float32)
+    for row in range(3):
+        for column in range(row, 3):
+            entry = mean(guide[..., row] * guide[..., column]) - mean_guide[..., row] * mean_guide[..., column]
+            matrix[..., row, column] = matrix[..., column, row] = entry + epsilon * (row == column)
+    slope = np.linalg.solve(matrix, covariance[..., None])[..., 0]
+    offset = mean_values - (slope * mean_guide).sum(axis=2)
+    return mean(np.dstack([slope, offset]).astype(np.float32))
+
+
+def _limits(mask: Mask, band: float) -> FloatArray:
+    """The least and the greatest opacity, (h, w, 2): they differ within `band` pixels of the mask's border only."""
+    cv2 = opencv()
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, 5) > band
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5) > band
+    return np.dstack([inside, ~outside]).astype(np.float32)
+
+
+def _enlarged(
+    fit: FloatArray, limits: FloatArray, height: int, width: int
+) -> Iterator[tuple[slice, FloatArray, tuple[FloatArray, FloatArray]]]:
+    """Strips of the coefficients and limits at full size, bilinear, pixel centres on pixel centres."""
+    cv2 = opencv()
+    across, down = fit.shape[1] / width, fit.shape[0] / height
+    for start in range(0, height, STRIP):
+        count = min(STRIP, height - start)
+        turn = np.array([[across, 0, across / 2 - 0.5], [0, down, (start + 0.5) * down - 0.5]], np.float32)
+        strips = [
+            cv2.warpAffine(values, turn, (width, count), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                           borderMode=cv2.BORDER_REPLICATE)
+            for values in (fit, limits)
+        ]  # fmt: skip
+        yield slice(start, start + count), strips[0], (strips[1][..., 0], strips[1][..., 1])
