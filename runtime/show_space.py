@@ -100,7 +100,7 @@ def _draw_panel(axes: Axes, panel: Panel, layout: NDArray[np.float64]) -> None:
     # Dark to middling: a frame of the lightest colours would be lost on white.
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, max(2, len(panel.groups))))
     zoom = max(0.3, min(0.55, 3.2 / math.sqrt(len(layout)))) * DOTS_PER_INCH / 100
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(panel.title, fontsize=10, parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])
     start = 0
@@ -113,7 +113,7 @@ def _draw_panel(axes: Axes, panel: Panel, layout: NDArray[np.float64]) -> None:
             photo = AnnotationBbox(OffsetImage(marker, zoom=zoom), tuple(place), pad=0.12, zorder=2,
                                    bboxprops={"edgecolor": colour, "linestyle": line, "linewidth": 1.5})  # fmt: skip
             axes.add_artist(photo)
-        axes.text(*own, group.name, ha="center", va="center", fontsize=9, fontweight="bold", zorder=3, color="black",
+        axes.text(*own, group.name, ha="center", va="center", fontsize=9, fontweight="bold", zorder=3, parse_math=False,
                   path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
     axes.margins(0.12)
     axes.update_datalim(layout)
