@@ -80,6 +80,8 @@ def serve(detector: Detector, limits: Limits, host: str, port: int) -> Iterator[
     with tempfile.TemporaryDirectory(prefix="gconet-demo-", ignore_cleanup_errors=True) as folder:
         # Read when Gradio is imported. It must not report anything, nor keep files where other programs' are.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder}
+        direct = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+        os.environ["no_proxy"] = ",".join(filter(None, [*direct, "127.0.0.1", "localhost", "::1"]))  # it asks itself
         with needing("demo", "gconet demo"):
             import cv2  # noqa: F401
             import gradio

@@ -23,14 +23,22 @@ HEADERS = (
 )
 
 
+# Gradio's server fetches what is asked for under these from other machines; this page needs neither.
+FETCHING = ("/gradio_api/file=http:", "/gradio_api/file=https:", "/gradio_api/proxy=")
+
+
 class PageHeaders:
-    """ASGI middleware that adds them to every answer."""
+    """ASGI middleware that adds them to every answer, and answers itself where the server would fetch something."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "http" and scope["path"].lower().startswith(FETCHING):
+            await send({"type": "http.response.start", "status": 404, "headers": list(HEADERS)})
+            await send({"type": "http.response.body", "body": b"nothing is fetched from elsewhere"})
+            return
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
