@@ -141,7 +141,7 @@ def _card(photo: ShownPhoto) -> str:
         f'<img {size} class="over attention" alt="attention in {name}" src="{data_uri(heat(attention))}">\n</div>\n'
         f'<input type="range" min="0" max="100" value="50" step="5" aria-label="how much of the photo {name} is shown, '
         f'the rest being its map">\n'
-        f'<div class="ends" aria-hidden="true"><span>map</span><span>photo</span></div>\n'
+        f'<div class="ends" aria-hidden="true"><span>photo</span><span>result</span></div>\n'
         f"<figcaption>{name}</figcaption>\n</figure>\n"
     )
 

@@ -98,7 +98,7 @@ def _draw_panel(axes: Axes, panel: Panel, layout: NDArray[np.float64]) -> None:
     from matplotlib.patheffects import withStroke
 
     # Dark to middling: a frame of the lightest colours would be lost on white.
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, max(2, len(panel.groups))))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.7, max(2, len(panel.groups))))
     zoom = max(0.3, min(0.55, 3.2 / math.sqrt(len(layout)))) * DOTS_PER_INCH / 100
     axes.set_title(panel.title, fontsize=10, parse_math=False)
     axes.set_xticks([])

@@ -63,12 +63,12 @@ def chromium(folder: Path, width: int = 1200, height: int = 900, dark: bool = Fa
 
 
 def requests_of(driver: Any) -> list[str]:
-    """Addresses that pages asked for since the last call; what lies in the page itself (data:, blob:) is left out."""
+    """Addresses that pages asked for since the last call, without what lies in the page itself, or in the browser."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     urls = [
         message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
     ]
-    return [url for url in urls if not url.startswith(("data:", "blob:"))]
+    return [url for url in urls if not url.startswith(("data:", "blob:", "about:", "chrome:", "chrome-untrusted:"))]
 
 
 def complaints_of(driver: Any) -> list[str]:

@@ -59,7 +59,7 @@ def test_no_group_of_two_has_no_variance() -> None:
         "d": None,
         "between": None,
         "ratio": None,
-        "groups": ({"name": "one", "subgroups": 1, "d": None},),
+        "groups": [{"name": "one", "subgroups": 1, "d": None}],
     }
 
 
