@@ -130,8 +130,7 @@ def test_bad_files_get_messages_and_the_page_goes_on(address: str, tmp_path: Pat
 
         page.upload(good)
         until(lambda: len(page.photos()) == 1)
-        assert "alert(2)" in page.photos()[0]
-        assert "{value}" in page.photos()[0]
+        assert page.photos() == ["alert(2) value.jpg"]  # Gradio takes out what paths had better not hold
         until(lambda: page.text("#messages") == "")
         page.all("#ticked input[type=checkbox]")[0].click()
         until(lambda: "the group is empty" in page.text("#messages"))
