@@ -42,10 +42,10 @@ class DemoPage:
         with page:
             gr.HTML(
                 f"<h1>{TITLE}</h1><p>Drop photos that show the same kind of object. They stay on this machine, and are "
-                "deleted an hour after their last use.</p>"
+                f"deleted an hour after their last use. {self._limits.sentence()}</p>"
             )
             token = gr.State(None, time_to_live=LIFETIME, delete_callback=self.forget)
-            files = gr.File(label=self._limits.sentence(), file_count="multiple", height=140, elem_id="upload")
+            files = gr.File(label="Photos", file_count="multiple", height=160, elem_id="upload")
             messages = gr.HTML(elem_id="messages")
             with gr.Column(visible=False) as group:
                 ticked = gr.CheckboxGroup(label="Photos of the group: untick one to leave it out", elem_id="ticked")

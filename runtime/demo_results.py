@@ -27,12 +27,13 @@ STYLE = """
 .gconet-photo { margin: 0 0 1rem; padding: .7rem; border: 1px solid var(--border-color-primary); border-radius: .5rem;
   background: var(--background-fill-secondary); }
 .gconet-photo h3 { margin: 0 0 .5rem; font-size: 1rem; overflow-wrap: anywhere; }
-.gconet-photo h3 small { font-weight: normal; color: var(--body-text-color-subdued); }
-.gconet-views { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .6rem; }
+.gconet-photo h3 small { font-weight: normal; opacity: .8; }
+.gconet-views { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr)); gap: .6rem; }
 .gconet-views figure { margin: 0; }
-.gconet-views img { display: block; width: 100%; height: auto; margin: 0; border-radius: 2px; }
+.gconet-views img { display: block; width: 100%; height: auto; margin: 0; border-radius: 2px;
+  outline: 1px solid var(--border-color-primary); }
 .gconet-views img.cutout { background: repeating-conic-gradient(#b8b8b8 0 25%, #fff 0 50%) 0 / 16px 16px; }
-.gconet-views figcaption { font-size: .85rem; color: var(--body-text-color-subdued); }
+.gconet-views figcaption { font-size: .85rem; opacity: .8; }
 .gconet-messages { margin: 0; padding: .6rem .8rem; border: 2px solid var(--body-text-color); border-radius: .5rem;
   overflow-wrap: anywhere; }
 .gconet-messages p { margin: .15rem 0; }
