@@ -37,19 +37,28 @@ def soft_border(photo: Photo, small: Photo, mask: Mask) -> NDArray[np.uint8]:
     -------
     (H, W) uint8: 255 inside, 0 outside, soft in a band along the border.
     """
+    cv2 = opencv()
     height, width = photo.shape[:2]
-    alpha = np.empty((height, width), np.uint8)
-    if mask.all() or not mask.any():
-        alpha[:] = 255 * mask[0, 0]
-        return alpha
+    alpha: NDArray[np.uint8] = cv2.resize(255 * mask, (width, height), interpolation=cv2.INTER_NEAREST)
     side = math.sqrt(mask.size)
-    coefficients = guided_filter(small, mask.astype(np.float32), max(1, round(RADIUS * side)), EPSILON)
     limits = _limits(mask, max(1.0, BAND * side))
-    for rows, fit, (low, high) in _enlarged(coefficients, limits, height, width):
-        strip = photo[rows].astype(np.float32) * np.float32(1 / 255)
-        values = (strip * fit[..., :3]).sum(axis=2) + fit[..., 3]
-        values = (values - 0.5) * GAIN + 0.5
-        alpha[rows] = np.rint(255 * np.clip(values, low, high))
+    if (limits[..., 0] == limits[..., 1]).all():
+        return alpha
+    coefficients = guided_filter(small, mask.astype(np.float32), max(1, round(RADIUS * side)), EPSILON)
+    for part in _parts(limits, height, width):
+        fit = cv2.split(_enlarged(coefficients, part, height, width))
+        values = fit[3]
+        for colour, slope in zip(cv2.split(photo[part]), fit[:3], strict=True):
+            slope *= colour
+            slope *= np.float32(1 / 255)
+            values += slope
+        values -= np.float32(0.5)
+        values *= np.float32(GAIN)
+        values += np.float32(0.5)
+        low, high = cv2.split(_enlarged(limits, part, height, width))
+        np.clip(values, low, high, out=values)
+        values *= np.float32(255)
+        alpha[part] = np.rint(values, out=values)
     return alpha
 
 
@@ -112,18 +121,32 @@ def _limits(mask: Mask, band: float) -> FloatArray:
     return np.dstack([inside, ~outside]).astype(np.float32)
 
 
-def _enlarged(
-    fit: FloatArray, limits: FloatArray, height: int, width: int
-) -> Iterator[tuple[slice, FloatArray, tuple[FloatArray, FloatArray]]]:
-    """Strips of the coefficients and limits at full size, bilinear, pixel centres on pixel centres."""
+def _parts(limits: FloatArray, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Strips of the photo that hold all of the band in which opacity is to be found."""
+    open_ = limits[..., 0] != limits[..., 1]
+    rows = _reach(open_.any(axis=1), height)
+    columns = _reach(open_.any(axis=0), width)
+    for start in range(rows.start, rows.stop, STRIP):
+        yield slice(start, min(start + STRIP, rows.stop)), columns
+
+
+def _reach(open_: NDArray[np.bool_], length: int) -> slice:
+    """From the first to the last of those along an axis, in pixels of the photo, one of the reduced ones further."""
+    indices, scale = np.flatnonzero(open_), length / len(open_)
+    return slice(max(0, math.floor((indices[0] - 1) * scale)), min(length, math.ceil((indices[-1] + 2) * scale)))
+
+
+def _enlarged(values: FloatArray, part: tuple[slice, slice], height: int, width: int) -> FloatArray:
+    """A part of `values` (h, w, …) at a photo's size: bilinear, pixel centres on pixel centres."""
     cv2 = opencv()
-    across, down = fit.shape[1] / width, fit.shape[0] / height
-    for start in range(0, height, STRIP):
-        count = min(STRIP, height - start)
-        turn = np.array([[across, 0, across / 2 - 0.5], [0, down, (start + 0.5) * down - 0.5]], np.float32)
-        strips = [
-            cv2.warpAffine(values, turn, (width, count), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                           borderMode=cv2.BORDER_REPLICATE)
-            for values in (fit, limits)
-        ]  # fmt: skip
-        yield slice(start, start + count), strips[0], (strips[1][..., 0], strips[1][..., 1])
+    rows, columns = part
+    across, down = values.shape[1] / width, values.shape[0] / height
+    turn = np.array(
+        [
+            [across, 0, (columns.start + 0.5) * across - 0.5],
+            [0, down, (rows.start + 0.5) * down - 0.5],
+        ]
+    )
+    size = columns.stop - columns.start, rows.stop - rows.start
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(values, turn, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -81,7 +81,7 @@ def test_a_map_that_is_the_same_all_over_keeps_the_whole_photo(mask: Mask, value
 def test_the_smallest_and_thinnest_photos_are_cut(size: tuple[int, int], kind: str, rng: np.random.Generator) -> None:
     photo = rng.integers(0, 256, (*size, 3), np.uint8)
     saliency = {
-        "half": np.linspace(0, 1, photo[..., 0].size, dtype=np.float32).reshape(size),
+        "half": np.linspace(1, 0, photo[..., 0].size, dtype=np.float32).reshape(size),
         "dark": np.zeros(size, np.float32),
         "full": np.ones(size, np.float32),
         "random": rng.random(size, np.float32) * 0.5 + 0.5,
