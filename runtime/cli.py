@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, Command] = {
     "build": Command("gconet.export.build_engine:main", "build", "make a verified bundle from a checkpoint"),
     "detect": Command("gconet.runtime.detect_command:main", "", "write a map for each photo of one or many groups"),
     "consensus": Command("gconet.runtime.consensus_command:main", "", "keep what a group shares, to find it again"),
+    "cutout": Command("gconet.runtime.cutout_command:main", "pictures", "cut out of each photo what a group shares"),
+    "thumbnail": Command("gconet.runtime.thumbnail_command:main", "pictures", "crop each photo to what a group shares"),
     "show": Command("gconet.runtime.show_command:main", "pictures", "draw sheets, a gallery, and groups in the plane"),
     "demo": Command("gconet.runtime.demo_command:main", "demo", "serve a page to try a bundle on photos"),
     "train": Command("gconet.train.train_command:main", "train", "train the network on groups with masks"),

@@ -34,9 +34,9 @@ def rgba(photo: Photo, alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     PhotoError, UsageError
         If an array is not of that kind, or they differ in size.
     """
-    picture = np.dstack([own_colours(photo, alpha), alpha])
-    picture[alpha == 0] = 0
-    return picture
+    colours = own_colours(photo, alpha)
+    colours *= (alpha > 0)[..., None]
+    return np.dstack([colours, alpha])
 
 
 def compose(photo: Photo, alpha: NDArray[np.uint8], background: Colour | Photo) -> Photo:

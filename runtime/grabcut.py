@@ -31,6 +31,7 @@ class Seeding:
     doubt : below this share of the threshold lies the background beyond doubt.
     inset : how far from the thresholded region's border the object is beyond doubt.
     reach : how far outside of it the background is.
+    context : how far beyond that GrabCut looks for what the background looks like.
     iterations : of GrabCut.
     agreement : the least intersection over union of result and thresholded map; a result that agrees less has followed
         the wrong colours, and the thresholded map is taken instead.
@@ -40,6 +41,7 @@ class Seeding:
     doubt: float = 0.25
     inset: float = 0.01
     reach: float = 0.06
+    context: float = 0.15
     iterations: int = 3
     agreement: float = 0.4
 
@@ -84,11 +86,22 @@ def grab(photo: Photo, saliency: FloatArray, level: float, seeding: Seeding = SE
         return plain
     cv2.setRNGSeed(0)  # of this thread: the colour models start from k-means
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    part = _surroundings(seeds != cv2.GC_BGD, round(seeding.context * math.sqrt(saliency.size)))
+    inside = np.ascontiguousarray(seeds[part])
     try:
-        cv2.grabCut(photo, seeds, None, background, foreground, seeding.iterations, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(
+            np.ascontiguousarray(photo[part]),
+            inside,
+            None,
+            background,
+            foreground,
+            seeding.iterations,
+            cv2.GC_INIT_WITH_MASK,
+        )
     except cv2.error:  # colour models that degenerate, as of a photo of few colours
         return plain
-    found: Mask = (seeds & 1).astype(np.uint8)  # GC_FGD and GC_PR_FGD are odd
+    found: Mask = np.zeros_like(plain)
+    found[part] = inside & 1  # GC_FGD and GC_PR_FGD are odd
     common, either = int((found & plain).sum()), int((found | plain).sum())
     return found if common >= seeding.agreement * either else plain
 
@@ -106,6 +119,13 @@ def seed(saliency: FloatArray, level: float, seeding: Seeding) -> Mask:
     seeds[plain > 0] = cv2.GC_PR_FGD
     seeds[sure] = cv2.GC_FGD
     return seeds
+
+
+def _surroundings(pixels: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The rows and columns that hold the pixels, and `margin` more on each side."""
+    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
+    top, left = max(0, rows[0] - margin), max(0, columns[0] - margin)
+    return slice(top, rows[-1] + 1 + margin), slice(left, columns[-1] + 1 + margin)
 
 
 def _shrunk(mask: Mask, radius: float) -> Mask:
