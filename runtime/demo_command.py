@@ -95,7 +95,7 @@ def serve(detector: Detector, limits: Limits, host: str, port: int) -> Iterator[
         fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         try:
             _, url, _ = page.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,  # it is put into an address
                 server_port=port,
                 theme=gradio.themes.Base(**fonts),  # the default's fonts are fetched from elsewhere
                 css=STYLE,

@@ -19,7 +19,7 @@ from gconet.runtime.errors import GconetError
 TITLE = "GCoNet: what do these photos share?"
 LIFETIME = 3600  # seconds that a visitor's photos are kept after they were last used
 WAITING = 8  # requests in the queue; one is served at a time: the engine has all cores anyway
-GONE = "the photos were deleted after an hour, or the page was opened anew: upload them again"
+GONE = "the photos were deleted an hour after their last use, or `gconet demo` was started anew: upload them again"
 
 Update = Any  # of Gradio's components: a value, or what gr.update() returns
 
@@ -66,7 +66,7 @@ class DemoPage:
 
     def add(self, files: Sequence[str] | None, ticked: Sequence[str], token: str | None) -> Sequence[Update]:
         """Take uploaded files into the group."""
-        token, visit, lines = self._visit(token)
+        token, visit, lines = self._visit(token, bool(ticked))
         before = set(visit.uploads)
         lines += visit.add([Path(file) for file in files or ()], self._limits)
         new = [upload.label for upload in visit.uploads if upload not in before]
@@ -74,12 +74,12 @@ class DemoPage:
 
     def choose(self, ticked: Sequence[str], token: str | None) -> Sequence[Update]:
         """Take the photos that are ticked as the group."""
-        token, visit, lines = self._visit(token)
+        token, visit, lines = self._visit(token, True)
         return self._look(token, visit, ticked, lines)
 
     def pack(self, ticked: Sequence[str], token: str | None) -> Sequence[Update]:
         """Make the ZIP."""
-        token, visit, lines = self._visit(token)
+        token, visit, lines = self._visit(token, True)
         path = visit.folder / "gconet.zip"
         try:
             write_zip(self._detector, visit.chosen(ticked), path)
@@ -113,13 +113,13 @@ class DemoPage:
         changed = change_html(findings, change)
         return token, None, group, choices, messages_html(lines), changed, findings_html(findings), _no_archive()
 
-    def _visit(self, token: str | None) -> tuple[str, Visit, list[str]]:
-        """A visitor's photos, and what there is to say of them; a new visit where there is none."""
-        if token in self._visits:
+    def _visit(self, token: str | None, expected: bool) -> tuple[str, Visit, list[str]]:
+        """A visitor's photos; a new visit where there is none, with a line that says so if the page shows some."""
+        if token and token in self._visits:
             return token, self._visits[token], []
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         self._visits[folder.name] = Visit(folder)
-        return folder.name, self._visits[folder.name], [GONE] if token else []
+        return folder.name, self._visits[folder.name], [GONE] if expected else []
 
     @staticmethod
     def _on(

@@ -18,6 +18,7 @@ from gconet.runtime.detector import Detector, load
 from gconet.runtime.errors import UsageError
 from gconet.runtime.extras import needing
 from gconet.runtime.gallery import open_gallery
+from gconet.runtime.group_sizes import check_size
 from gconet.runtime.group_vectors import DEFINITION, Spread, format_figure, measure_spread, spread_table
 from gconet.runtime.paths import kind_of
 from gconet.runtime.photos import Group, find_groups, readable_groups
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     bundles = {name: load(name, options.device, options.threads) for name in names}
     for detector in bundles.values():
         for group in groups:
-            detector.check_count(len(group.photos))
+            check_size(detector, group)
     spreads = draw_groups(bundles, groups, outputs, Scope(options.columns, options.size, options.subgroup))
     print(spread_table(spreads))
     megabytes = outputs.gallery.stat().st_size / 1e6

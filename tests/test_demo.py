@@ -253,6 +253,30 @@ def test_changes_are_told_largest_first() -> None:
     assert "A group of 2 photos." in Page(change_html(after, None)).text
 
 
+def test_a_visit_that_is_over_leaves_nothing_and_is_told(files: list[Path], detector: Detector, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'gconet-deploy[demo]'")
+    from gconet.runtime.demo_page import GONE, DemoPage
+
+    (tmp_path / "visits").mkdir()
+    page = DemoPage(detector, LIMITS, tmp_path / "visits")
+    token, _, _, ticked, messages, *_ = page.add([str(file) for file in files], [], None)
+    assert messages == ""
+    assert ticked["value"] == ["a.jpg", "a.jpg (2)", "<b>&.png"]
+    other = page.add([str(files[0])], [], None)[0]
+    assert other != token
+    assert len(list((tmp_path / "visits").iterdir())) == 2
+    _, _, archive = page.pack(ticked["value"][:1], token)
+    assert zipfile.is_zipfile(archive["value"])
+
+    page.forget(token)
+    assert [folder.name for folder in (tmp_path / "visits").iterdir()] == [other]
+    for said in (page.choose(["a.jpg"], token)[4], page.choose(["a.jpg"], None)[4], page.pack(["a.jpg"], None)[1]):
+        assert GONE in Page(said).text
+    assert GONE in Page(page.add([], ["a.jpg"], None)[4]).text
+    assert page.clear(other)[0] is None
+    assert not (tmp_path / "visits" / other).exists()
+
+
 def test_loopback_is_told_from_the_rest() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.2", "example.org", "")))

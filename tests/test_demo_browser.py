@@ -168,3 +168,7 @@ def test_the_server_gives_away_no_files_and_says_what_may_be_loaded(address: str
         with pytest.raises(urllib.error.HTTPError) as refusal:
             urllib.request.urlopen(f"{address}gradio_api/file={path}")
         assert refusal.value.code in (403, 404)
+    for address_elsewhere in ("file=https://example.org/", "file=HTTP://example.org", "proxy=https://example.org/"):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(f"{address}gradio_api/{address_elsewhere}")
+        assert refusal.value.read() == b"nothing is fetched from elsewhere"
