@@ -113,8 +113,8 @@ def _draw_panel(axes: Axes, panel: Panel, layout: NDArray[np.float64]) -> None:
             photo = AnnotationBbox(OffsetImage(marker, zoom=zoom), tuple(place), pad=0.12, zorder=2,
                                    bboxprops={"edgecolor": colour, "linestyle": line, "linewidth": 1.5})  # fmt: skip
             axes.add_artist(photo)
-        axes.text(own[0], own[1], group.name, ha="center", va="center", fontsize=9, fontweight="bold", zorder=3, parse_math=False,
-                  path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
+        axes.text(own[0], own[1], group.name, ha="center", va="center", fontsize=9, fontweight="bold", zorder=3,
+                  parse_math=False, path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
     axes.margins(0.12)
     axes.update_datalim(layout)
     axes.autoscale_view()
