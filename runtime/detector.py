@@ -112,7 +112,7 @@ class Detector:
         PhotoError, UsageError, TargetError
             As for `detect`.
         """
-        return self._consensus(photos)[0]
+        return self.consensus_and_attention(photos)[0]
 
     def attention(self, photos: Photos) -> FloatArray:
         """Where the consensus of a group comes from: the GAM's attention [3.2].
@@ -122,7 +122,7 @@ class Detector:
         (N, h, w) float32, 14×14 at 224 pixels, each photo's summing to 1; uniform in a network without GAM. Errors are
         those of `consensus`.
         """
-        return self._consensus(photos)[1]
+        return self.consensus_and_attention(photos)[1]
 
     def segment(self, photos: Photos, consensus: FloatArray) -> list[FloatArray]:
         """Find a known consensus in photos, each by itself: what else is in the list does not matter.
@@ -166,7 +166,8 @@ class Detector:
         """Whether a group of `count` photos is done in blocks."""
         return streams(self.session, self.bundle.manifest.preprocessing.size, count)
 
-    def _consensus(self, photos: Photos) -> tuple[FloatArray, FloatArray]:
+    def consensus_and_attention(self, photos: Photos) -> tuple[FloatArray, FloatArray]:
+        """What `consensus` and `attention` return, computed once."""
         check_list(photos)
         if not len(photos):
             raise UsageError("a group needs at least one photo")

@@ -41,8 +41,12 @@ class Group:
     photos: tuple[Path, ...]
 
 
-def read_photo(path: str | os.PathLike[str]) -> Photo:
+def read_photo(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Photo:
     """Read one photo as (H, W, 3) uint8 RGB, upright (EXIF orientation applied), transparency dropped.
+
+    Parameters
+    ----------
+    max_pixels : photos of more are refused before they are decoded; at most MAX_PIXELS.
 
     Raises
     ------
@@ -58,6 +62,11 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
                 raise Image.DecompressionBombError
             if min(image.size) < 1:
                 raise ValueError(f"it has {image.width}×{image.height} pixels")
+            if image.width * image.height > max_pixels:
+                raise PhotoError(
+                    f"{path} has {image.width}×{image.height} pixels, more than {max_pixels / 1e6:g} million: "
+                    "make it smaller or leave it out"
+                )
             image.load()  # some formats are upright from here on
             turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             upright = _in_8_bits(image if turn is None else image.transpose(turn), path, image.format)
