@@ -27,8 +27,13 @@ class ForkServer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, copies: int = 1, kill_after: float | None = None) -> list[Outcome]:
-        """Run the command so many times at once; with SIGKILL after some seconds, if it takes longer."""
+    def once(self, kill_after: float | None = None) -> Outcome:
+        """Run the command; with SIGKILL after some seconds, if it takes longer."""
+        (outcome,) = self.together(1, kill_after)
+        return outcome
+
+    def together(self, copies: int, kill_after: float | None = None) -> list[Outcome]:
+        """Run the command so many times at once."""
         if self._process.stdin is None or self._process.stdout is None:
             raise TargetError("the process that forks commands has no pipes")
         self._process.stdin.write(json.dumps({"copies": copies, "kill_after": kill_after}) + "\n")
@@ -40,7 +45,7 @@ class ForkServer:
 
 
 @contextmanager
-def fork_server(command: str, words: Sequence[str | Path]) -> Iterator[ForkServer]:
+def fork_server(command: str, words: Sequence[object]) -> Iterator[ForkServer]:
     """Start a `ForkServer` for `build`, `detect` or `publish` with these arguments."""
     line = [sys.executable, __file__, command, *map(str, words)]
     alone = {**environment(), "OMP_NUM_THREADS": "1"}  # a process with threads does not fork well

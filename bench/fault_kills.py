@@ -31,7 +31,7 @@ def kill_detect(bundle: Path, folder: Path, kills: int, draw: random.Random) -> 
         expected = content(out)
         shutil.rmtree(out)
         while fault.tries < kills and not fault.losses:
-            (outcome,) = server.run(kill_after=draw.uniform(0.0 if draw.random() < 0.5 else 0.5, 1.0) * whole.seconds)
+            outcome = server.once(kill_after=draw.uniform(0.0 if draw.random() < 0.5 else 0.5, 1.0) * whole.seconds)
             if not outcome.killed:
                 _check_maps(fault, outcome, out, expected)
                 continue
@@ -41,7 +41,7 @@ def kill_detect(bundle: Path, folder: Path, kills: int, draw: random.Random) -> 
                 fault.lose(f"not the whole map: {', '.join(wrong)}")
             done = "no map yet" if not named else "some maps" if len(named) < len(expected) else "all maps"
             fault.note(f"{done}, each whole")
-        _check_maps(fault, *server.run(), out, expected)
+        _check_maps(fault, server.once(), out, expected)
     return fault
 
 
@@ -64,17 +64,17 @@ def kill_build(checkpoint: Path, folder: Path, kills: int, draw: random.Random) 
         shutil.rmtree(out)
         while fault.tries < kills and not fault.losses:
             if fault.tries * 2 >= kills and not out.exists():
-                _check_bundle(fault, *server.run(), out)
+                _check_bundle(fault, server.once(), out)
             there = out.exists()
             moment = draw.uniform(0.0 if draw.random() < 0.7 else 0.9, 1.02) * whole.seconds
-            (outcome,) = server.run(kill_after=moment)
+            outcome = server.once(kill_after=moment)
             if outcome.killed:
                 fault.note(_bundle_after(fault, out, there))
             else:  # it was faster
                 _check_bundle(fault, outcome, out)
                 if fault.tries * 2 < kills:
                     shutil.rmtree(out)
-        _check_bundle(fault, *server.run(), out)
+        _check_bundle(fault, server.once(), out)
     return fault
 
 
@@ -84,7 +84,7 @@ def build_twice(checkpoint: Path, folder: Path, pairs: int) -> Fault:
     out = folder / "twice" / "tiny.gconet"
     with fork_server("build", build_arguments(checkpoint, out)) as server:
         for _ in range(pairs):
-            outcomes = server.run(copies=2)
+            outcomes = server.together(2)
             done = sum(outcome.code == EXIT_DONE for outcome in outcomes)
             fault.note(("none done", "one done", "both done")[done])
             for outcome in outcomes:
@@ -99,7 +99,7 @@ def kill_publishing(folder: Path, kills: int, draw: random.Random) -> Fault:
     with fork_server("publish", [out]) as server:
         for _ in range(kills):
             there = out.exists()
-            (outcome,) = server.run(kill_after=draw.uniform(0.0, PUBLISH_SECONDS))
+            outcome = server.once(kill_after=draw.uniform(0.0, PUBLISH_SECONDS))
             if not outcome.killed:
                 raise TargetError(f"the process that writes bundles ended by itself: {outcome.error.strip()}")
             fault.note(_bundle_after(fault, out, there))
@@ -108,7 +108,7 @@ def kill_publishing(folder: Path, kills: int, draw: random.Random) -> Fault:
 
 def _whole(server: ForkServer) -> Outcome:
     """A run that nothing disturbs."""
-    (outcome,) = server.run()
+    outcome = server.once()
     if outcome.code != EXIT_DONE:
         raise TargetError(f"the command fails without any fault: {outcome.error.strip()[-500:]}")
     return outcome

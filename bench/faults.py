@@ -34,7 +34,7 @@ examples:
 A network of a few thousand weights is built for it, so that commands are over soon. Linux only.
 
 Exit codes: 0 nothing was lost; 1 something was, and is told; 2 bad input."""
-FILE_LIMITS = (0, 100, 1000, 4000)  # bytes
+FILE_LIMITS = (0, 1000)  # bytes
 MAX_PEAK_MB = 1000  # of reading small files that claim to be large
 
 
