@@ -14,6 +14,7 @@ from gconet.runtime.errors import UsageError
 Fit = Literal["pad", "crop"]
 FITS: tuple[Fit, ...] = get_args(Fit)
 LARGEST = 8192  # pixels of a thumbnail's longer side
+NEARLY_ALL = 0.85  # of the photo: a crop that keeps more makes nothing larger to speak of, and shows the photo whole
 SLACK = 1e-6  # of a side, that rounding may cost
 
 
@@ -155,6 +156,9 @@ def _choose(location: Location, shape: Shape, fit: Fit) -> _Choice:
     needed = _across(enlarged, shape)
     most = largest if fit == "crop" else max(largest, needed)
     least = min(max(needed, shape.pixels[0]), most)  # no larger than life where the photo has the room
+    height, width = location.height, location.width
+    if fit == "pad" and min(least, width) * min(least / shape.ratio, height) > NEARLY_ALL * width * height:
+        least = most = max(width, height * shape.ratio)
     return _Choice(tight, enlarged, left_out, _across(tight, shape), least, most)
 
 
