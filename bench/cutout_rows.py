@@ -78,7 +78,7 @@ def score_thumbnails(
     rows = []
     for shape, fit in product(SHAPES, FITS):
         for photo, truth, found in zip(photos, truths, frame_group(locations, shape, fit=fit), strict=True):
-            rows.append(_score_frame(photo, truth, found or central_frame(*truth.shape, shape), fit))
+            rows.append(_score_frame(photo, truth, found or central_frame(truth.shape[0], truth.shape[1], shape), fit))
     return rows
 
 

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--bundle", type=Path, required=True, help="bundle that makes the maps")
     parser.add_argument("--maps", type=Path, help="maps that `gconet detect` wrote of images/ with this bundle, "
                         "instead of making them again")  # fmt: skip
+    parser.add_argument("--only", choices=("cutouts", "thumbnails"), help="leave the other measurement out")
     parser.add_argument("--groups", nargs="+", metavar="GROUP", help="only these groups, such as COCO256/bus")
     parser.add_argument("--held-out", nargs="*", default=HELD_OUT, metavar="GROUP", help="groups to sum up apart "
                         "(default: those the demo weights were not trained on)")  # fmt: skip
@@ -73,14 +74,17 @@ def main(arguments: Sequence[str]) -> int:
     if options.data is None:
         return EXIT_DONE
     cutouts, thumbnails = _measure(options)
-    document = {
+    document: dict[str, Any] = {
         "environment": describe_environment(),
         "bundle": _describe(options.bundle),
-        "held_out": sorted(set(cutouts) & set(options.held_out)),
-        "cutouts": _with_sums(cutouts, options.held_out, summarise_cutouts),
-        "thumbnails": _with_sums(thumbnails, options.held_out, summarise_thumbnails),
+        "held_out": sorted((cutouts.keys() | thumbnails.keys()) & set(options.held_out)),
     }
-    _print(document)
+    if cutouts:
+        document["cutouts"] = _with_sums(cutouts, options.held_out, summarise_cutouts)
+        _print_cutouts(document["cutouts"])
+    if thumbnails:
+        document["thumbnails"] = _with_sums(thumbnails, options.held_out, summarise_thumbnails)
+        _print_thumbnails(document["thumbnails"]["groups"].values())
     if options.json:
         write_json(options.json, document)
     return EXIT_DONE
@@ -98,11 +102,12 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, list[CutoutRow]], d
             name = group.folder.as_posix()
             photos = [read_photo(path) for path in group.photos]
             truths = [_truth(options.data / "gts" / group.folder / f"{path.stem}.png") for path in group.photos]
-            thumbnails[name] = score_thumbnails(photos, maps, truths)
-            cutouts[name] = []
-            for photo, saliency, truth in zip(photos, maps, truths, strict=True):
-                cutouts[name].append(score_cutouts(photo, saliency, truth))
-                progress.update()
+            if options.only != "cutouts":
+                thumbnails[name] = score_thumbnails(photos, maps, truths)
+            if options.only != "thumbnails":
+                rows = (score_cutouts(*each) for each in zip(photos, maps, truths, strict=True))
+                cutouts[name] = list(tqdm(rows, name, len(photos), leave=False, disable=None))
+            progress.update(len(photos))
     return cutouts, thumbnails
 
 
@@ -136,24 +141,26 @@ def _describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _print(document: dict[str, Any]) -> None:
-    cutouts, thumbnails = document["cutouts"], document["thumbnails"]
+def _print_cutouts(document: dict[str, Any]) -> None:
     print("| photos | " + " | ".join(f"{way}: IoU, border F" for way in WAYS) + " |")
     print("| --- |" + " --- |" * len(WAYS))
-    for name, row in [*((sums, cutouts[sums]) for sums in ("held-out", "others") if sums in cutouts),
-                      *cutouts["groups"].items()]:  # fmt: skip
+    sums = {name: document[name] for name in ("held-out", "others") if name in document}
+    for name, row in {**sums, **document["groups"]}.items():
         scores = [f"{score['iou']:.3f}, {score['boundary_f']:.3f}" for score in row["scores"].values()]
         print(f"| {name} ({row['photos']}) | {' | '.join(scores)} |")
-    print("\n| thumbnails | shown | worst group | worst photo | photo kept | padded | ratio off by |")
+
+
+def _print_thumbnails(groups: Iterable[list[dict[str, Any]]]) -> None:
+    """Means over the groups' means, and the weakest group's."""
+    print("| thumbnails | shown | weakest group | weakest photo | photo kept | padded | ratio off by |")
     print("| --- |" + " --- |" * 6)
-    groups = list(thumbnails["groups"].values())
-    for index, row in enumerate(groups[0]):
-        same = [rows[index] for rows in groups]
-        print(f"| {row['aspect']}, {row['fit']} | {statistics.mean(each['shown'] for each in same):.3f} "
-              f"| {min(each['shown'] for each in same):.3f} | {min(each['shown_worst'] for each in same):.3f} "
-              f"| {statistics.mean(each['photo_kept'] for each in same):.2f} "
-              f"| {sum(each['padded'] for each in same)} of {sum(each['thumbnails'] for each in same)} "
-              f"| {max(each['ratio_error_pixels'] for each in same):.2f} px |")  # fmt: skip
+    for same in zip(*groups, strict=True):
+        count = {name: sum(row[name] for row in same) for name in ("padded", "thumbnails")}
+        print(f"| {same[0]['aspect']}, {same[0]['fit']} | {statistics.mean(row['shown'] for row in same):.3f} "
+              f"| {min(row['shown'] for row in same):.3f} | {min(row['shown_worst'] for row in same):.3f} "
+              f"| {statistics.mean(row['photo_kept'] for row in same):.2f} "
+              f"| {count['padded']} of {count['thumbnails']} "
+              f"| {max(row['ratio_error_pixels'] for row in same):.2f} px |")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ examples:
   gconet thumbnail photos/ --aspect 1:1 --aspect 4:3 --size 256 --size 512
   gconet thumbnail photos/ --maps maps --overlay  from maps that `gconet detect photos/ --out maps` wrote
 
-A crop holds the objects whole where it can: if not all fit inside the photo, the most salient are kept and a line says
-how many were left out. Objects that no crop inside the photo holds, as a train in a square, are shown whole with --fill
-beside them; with --fit crop thumbnails never reach beyond the photo, and cut such objects. The objects take the same
-share of every thumbnail of a group, where the photos allow it. Where nothing is co-salient it is the middle of the
-photo, and a line says so. Overlays: yellow is the object, red what a crop must hold, dashed the crop."""
+A crop holds all objects whole. Where no crop inside the photo can, as of a train in a square, --fill is shown beside
+the photo; with --fit crop thumbnails never reach beyond it: the most salient objects that fit are kept, and a line says
+how many were left out. The objects take the same share of every thumbnail of a group, where the photos allow it. Where
+nothing is co-salient it is the middle of the photo, and a line says so. Overlays: yellow is the object, red what a crop
+must hold, dashed the crop."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,7 +58,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="F", help="write the boxes of every thumbnail to this file")
     options = parser.parse_args(arguments)
 
-    shapes = list(dict.fromkeys(Shape(*a, size) for a in options.aspect or [(1, 1)] for size in options.size or [256]))
+    shapes = list(
+        dict.fromkeys(
+            Shape(across, down, size) for across, down in options.aspect or [(1, 1)] for size in options.size or [256]
+        )
+    )
     opencv().setNumThreads(1)  # photos are worked on in parallel
     groups = find_groups(options.photos)
     if options.skip_unreadable:
@@ -99,7 +103,7 @@ def _tasks(
         locations = [(locate(values, threshold=options.threshold), values.shape) for values in saliency]
         framed = [frame_group([location for location, _ in locations], shape, fit=options.fit) for shape in shapes]
         frames = [
-            [found or central_frame(*size, shape) for found, shape in zip(column, shapes, strict=True)]
+            [found or central_frame(size[0], size[1], shape) for found, shape in zip(column, shapes, strict=True)]
             for column, (_, size) in zip(zip(*framed, strict=True), locations, strict=True)
         ]
         for path, row in zip(group.photos, frames, strict=True):
@@ -152,7 +156,9 @@ def _aspect(text: str) -> tuple[int, int]:
 
 def _colour(text: str) -> Colour:
     try:
-        red, green, blue = ImageColor.getrgb(text)
+        colour = ImageColor.getrgb(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as white or #ff8800") from None
-    return red, green, blue
+        colour = ()
+    if len(colour) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as white or #ff8800")
+    return colour
