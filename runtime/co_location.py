@@ -11,9 +11,9 @@ from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.saliency_level import Threshold, check_saliency, saliency_level
 
 LONGEST = 256  # pixels of the reduced map's longer side; maps come from networks of about as many
-LEAST_WEIGHT = 0.02  # of all objects' saliency, below which a spot is no object
+LEAST_WEIGHT = 0.004  # of all objects' saliency, below which a spot is no object
 FAINT = 0.25  # of the threshold: an object's enlarged box goes as far as the map around it stays above
-MARGIN = 0.08  # and further by this share of the box's mean side
+MARGIN = 0.1  # and further by this share of the box's mean side
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def locate(saliency: FloatArray, *, threshold: Threshold = "mean") -> Location |
     wide = _regions(small >= FAINT * level)
     regions = _regions(small >= level)
     weights = np.bincount(regions.labels.ravel(), small.ravel())[1:]
-    weights /= weights.sum()
-    objects = []
+    weights = weights / weights.sum()
+    objects: list[Found] = []
     for index in np.argsort(-weights, kind="stable"):
         if weights[index] < LEAST_WEIGHT and objects:
             break

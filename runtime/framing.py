@@ -14,7 +14,7 @@ from gconet.runtime.errors import UsageError
 Fit = Literal["pad", "crop"]
 FITS: tuple[Fit, ...] = get_args(Fit)
 LARGEST = 8192  # pixels of a thumbnail's longer side
-MINOR = 0.1  # of the saliency of all objects: an object with less is left out before a thumbnail is padded for it
+NEARLY_ALL = 0.85  # of the photo: a crop that keeps more makes nothing larger to speak of, and shows the photo whole
 SLACK = 1e-6  # of a side, that rounding may cost
 
 
@@ -88,16 +88,17 @@ class Frame:
 def frame_group(locations: Sequence[Location | None], shape: Shape, *, fit: Fit = "pad") -> list[Frame | None]:
     """Frame the photos of a group.
 
-    A crop holds the enlarged boxes of all objects where it can, else those of the most salient ones. Within the room
-    that this leaves, the objects take the same share of every thumbnail; the share is the one that most photos allow.
+    A crop holds the enlarged boxes of all objects. Within the room that this leaves, the objects take the same share of
+    every thumbnail; the share is the one that most photos allow.
 
     Parameters
     ----------
     locations : of each photo, from `locate`; None where nothing is co-salient.
     shape : of the thumbnails.
-    fit : what happens where not even the objects that matter fit a crop inside the photo, as a train does not fit a
-        square. "pad": the crop reaches beyond the photo, and the thumbnail is filled there. "crop": it is the largest
-        inside the photo, placed where it holds most of the saliency.
+    fit : what happens where a crop inside the photo cannot hold all objects, as a train does not fit a square. "pad":
+        the crop reaches beyond the photo, and the thumbnail is filled there. "crop": the less salient objects are left
+        out; where not even the most salient one fits, the crop is the largest inside the photo, placed where it holds
+        most of the saliency.
 
     Returns
     -------
@@ -148,13 +149,16 @@ def _choose(location: Location, shape: Shape, fit: Fit) -> _Choice:
     for other in others:
         wider = enlarged.joined(other.enlarged)
         fits = _across(wider, shape) <= largest * (1 + SLACK)
-        if fits or (fit == "pad" and other.weight >= MINOR):
+        if fits or fit == "pad":
             tight, enlarged = tight.joined(other.tight), wider
         else:
             left_out += 1
     needed = _across(enlarged, shape)
     most = largest if fit == "crop" else max(largest, needed)
     least = min(max(needed, shape.pixels[0]), most)  # no larger than life where the photo has the room
+    height, width = location.height, location.width
+    if fit == "pad" and min(least, width) * min(least / shape.ratio, height) > NEARLY_ALL * width * height:
+        least = most = max(width, height * shape.ratio)
     return _Choice(tight, enlarged, left_out, _across(tight, shape), least, most)
 
 

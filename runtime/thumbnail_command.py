@@ -32,11 +32,11 @@ examples:
   gconet thumbnail photos/ --aspect 1:1 --aspect 4:3 --size 256 --size 512
   gconet thumbnail photos/ --maps maps --overlay  from maps that `gconet detect photos/ --out maps` wrote
 
-A crop holds the objects whole where it can: if not all fit inside the photo, the most salient are kept and a line says
-how many were left out. Objects that no crop inside the photo holds, as a train in a square, are shown whole with --fill
-beside them; with --fit crop thumbnails never reach beyond the photo, and cut such objects. The objects take the same
-share of every thumbnail of a group, where the photos allow it. Where nothing is co-salient it is the middle of the
-photo, and a line says so. Overlays: yellow is the object, red what a crop must hold, dashed the crop."""
+A crop holds all objects whole. Where no crop inside the photo can, as of a train in a square, --fill is shown beside
+the photo; with --fit crop thumbnails never reach beyond it: the most salient objects that fit are kept, and a line says
+how many were left out. The objects take the same share of every thumbnail of a group, where the photos allow it. Where
+nothing is co-salient it is the middle of the photo, and a line says so. Overlays: yellow is the object, red what a crop
+must hold, dashed the crop."""
 
 
 def main(arguments: Sequence[str]) -> int:

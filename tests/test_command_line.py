@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gconet_terminal import Gconet, assert_one_line_error, content
 from PIL import Image
-from terminal import Gconet, assert_one_line_error, content
 
 import gconet.runtime as gr
 from gconet.runtime import cli, command_line

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gconet_terminal import Gconet, assert_one_line_error, content
 from PIL import Image
 from synthetic_objects import ellipses, map_of, photo_of
-from terminal import Gconet, assert_one_line_error, content
 
 import gconet.runtime as gr
 from gconet.runtime.map_source import read_map
