@@ -87,8 +87,8 @@ def measure_spread(vectors: Iterable[tuple[str, FloatArray]]) -> Spread:
 
     Vectors are brought to length 1, since their length says how bright features are, not what they show. Then
 
-    - d of a group is the mean squared distance of its vectors to their mean m: 0 where all agree, at most 1. It is
-      lower by a factor of (P - 1) / P than that of many vectors of the same kind: compare networks on the same groups;
+    - d of a group is the mean squared distance of its vectors to their mean m: 0 where all agree, at most 1. Of P
+      vectors it is (P - 1) / P of what it would be of many of the same kind: compare networks on the same groups;
     - d is the mean over groups, each counting once whatever its size; groups of one vector have none;
     - between is the mean squared distance of these groups' m to the mean of all m, None of fewer than two groups;
     - ratio is d / between: small where groups are tight and apart; None where between is 0.

@@ -20,6 +20,7 @@ from gconet.runtime.extras import needing
 from gconet.runtime.gallery import open_gallery
 from gconet.runtime.group_sizes import check_size
 from gconet.runtime.group_vectors import DEFINITION, Spread, format_figure, measure_spread, spread_table
+from gconet.runtime.map_files import counted
 from gconet.runtime.paths import kind_of
 from gconet.runtime.photos import Group, find_groups, readable_groups
 from gconet.runtime.show_group import LOOKS, GroupPoints, Scope, look_at, look_at_points
@@ -206,8 +207,3 @@ def _document(bundles: Mapping[str, Detector], spreads: Mapping[str, Spread], sc
             for name, detector in bundles.items()
         ],
     }
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and what it counts."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
