@@ -26,7 +26,15 @@ from gconet.bench.peers import EAGER, PEERS, choose_peers
 from gconet.bench.timing import WarmUpRule
 from gconet.runtime.atomic import cannot_write, replacing
 from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, positive_float, write_json
+from gconet.runtime.command_line import (
+    EXIT_CHECK_FAILED,
+    EXIT_DONE,
+    Parser,
+    add_signature_argument,
+    positive,
+    positive_float,
+    write_json,
+)
 from gconet.runtime.errors import UsageError
 
 DEFAULT_BUNDLE = Path("build/gconet.gconet")
@@ -62,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     peers = choose_peers(options.peers)
     groups = sorted(set(options.group or [DEFAULT_GROUP]))
-    bundles = [open_bundle(path) for path in options.bundle or [DEFAULT_BUNDLE]]
+    bundles = [open_bundle(path, options.require_signature) for path in options.bundle or [DEFAULT_BUNDLE]]
     check_comparable(bundles, groups)
     files = (options.json, options.markdown, options.html, options.samples and options.samples / META_NAME)
     for path in files:
@@ -95,6 +103,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     what = parser.add_argument_group("what to time")
     what.add_argument("--bundle", action="append", type=Path, metavar="B",
                       help=f"bundle to time; repeat to compare (default: {DEFAULT_BUNDLE})")  # fmt: skip
+    add_signature_argument(what)
     what.add_argument("--group", action="append", type=positive, metavar="N",
                       help=f"photos in a group; repeatable (default: {DEFAULT_GROUP})")  # fmt: skip
     what.add_argument("--images", type=Path, metavar="DIR", help="folder of photos (default: the example photos)")

@@ -28,7 +28,7 @@ from gconet.bench.reference import reference_network
 from gconet.engines.installed import import_or_explain
 from gconet.runtime.atomic import replacing
 from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, write_json
+from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, add_signature_argument, write_json
 from gconet.runtime.errors import TargetError, UsageError
 from gconet.runtime.session import open_session
 
@@ -55,18 +55,19 @@ def main(arguments: Sequence[str]) -> int:
     if options.bisect or options.scan:
         import_or_explain("polygraphy", ("polygraphy",))
     not_run: dict[str, str] = {}
-    paths = options.bundle or ([] if options.all else [DEFAULT_BUNDLE])
+    given = options.bundle or ([] if options.all else [DEFAULT_BUNDLE])
+    bundles = [open_bundle(path, options.require_signature) for path in given]
     if options.all:
         from gconet.bench.parity_all import build_all  # only here: it imports the build, and that this module
 
         built, not_run = build_all(options.all, options.checkpoint, options.calibration)
-        paths = [*paths, *built]
+        bundles += [open_bundle(path) for path in built]
     elif options.calibration:
         raise UsageError("--calibration is for the bundles that --all builds: give both or neither")
     images = options.images or EXAMPLES
     groups = find_truth_groups(images, options.gt) if options.gt else []
     request = ParityRequest(groups, options.bisect, options.scan)
-    parities = _check([open_bundle(path) for path in paths], options, request)
+    parities = _check(bundles, options, request)
 
     for parity in parities:
         _print(parity)
@@ -88,6 +89,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
                     EPILOG)  # fmt: skip
     parser.add_argument("--bundle", action="append", type=Path, metavar="B",
                         help=f"bundle to check; repeatable (default: {DEFAULT_BUNDLE})")  # fmt: skip
+    add_signature_argument(parser)
     parser.add_argument("--all", type=Path, metavar="DIR", help="build every target and precision that runs here in "
                         "this folder, keep those that are there, check them, and say why not of the rest")  # fmt: skip
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="with --all: groups of photos that narrow "

@@ -21,7 +21,7 @@ from gconet.bench.profile_tables import kind_table, layer_table, machine_line, t
 from gconet.bench.timing import WarmUpRule
 from gconet.runtime.atomic import replacing
 from gconet.runtime.bundle import open_bundle
-from gconet.runtime.command_line import EXIT_DONE, Parser, positive, write_json
+from gconet.runtime.command_line import EXIT_DONE, Parser, add_signature_argument, positive, write_json
 
 EPILOG = """\
 examples:
@@ -48,7 +48,7 @@ Exit codes: 0 done; 2 bad input."""
 def main(arguments: Sequence[str]) -> int:
     """Time the layers of a bundle and print them."""
     options = _parse(arguments)
-    bundle = open_bundle(options.bundle)
+    bundle = open_bundle(options.bundle, options.require_signature)
     check_comparable([bundle], [options.group])
     for path in (options.json, options.markdown):
         check_output(path)
@@ -99,4 +99,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-roofline", action="store_true", help="do not measure the machine's best rates")
     parser.add_argument("--json", type=Path, metavar="F", help="write every layer with raw samples, and the machine")
     parser.add_argument("--markdown", type=Path, metavar="F", help="write every layer as tables")
+    add_signature_argument(parser)
     return parser.parse_args(arguments)

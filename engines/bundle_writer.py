@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from gconet.engines.staging import put_in_place, staging_folder
 from gconet.runtime.atomic import cannot_fill, cannot_write
 from gconet.runtime.bundle import describe_file
 from gconet.runtime.errors import UsageError
@@ -27,29 +26,21 @@ def check_output(out: Path) -> None:
 def staged_bundle(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that replaces it when the block ends well, and vanishes when it does not.
 
+    Where two write the same bundle, each is complete, and the last one stays.
+
     Raises
     ------
     UsageError
         If `out` is something else than an earlier bundle, or its folder cannot be written.
     """
     check_output(out)
-    staging = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    earlier = out.with_name(f".{out.name}.earlier-{os.getpid()}")
-    try:
+    with contextlib.ExitStack() as stack:
         with cannot_write(out):
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
+            staging = stack.enter_context(staging_folder(out))
         with cannot_fill(staging, out):
             yield staging
         with cannot_write(out):
-            if out.exists():
-                out.rename(earlier)
-            staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if earlier.exists() and not out.exists():
-            earlier.rename(out)
-        shutil.rmtree(earlier, ignore_errors=True)
+            put_in_place(staging, out)
 
 
 def describe_files(paths: Iterable[Path]) -> dict[str, FileEntry]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from gconet.engines.triton_config import ServingOptions
 from gconet.engines.triton_repository import write_repository
 from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.command_line import EXIT_DONE, Parser, positive, warn
+from gconet.runtime.command_line import EXIT_DONE, Parser, add_signature_argument, positive, warn
 from gconet.runtime.session import DEVICES
 
 DESCRIPTION = "Write a bundle as models of a repository for Triton Inference Server."
@@ -41,9 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--instances", type=positive, default=1, metavar="N", help="requests at a time (default: 1)")
     parser.add_argument("--threads", type=positive, help="CPU threads of an instance (default: the engine's choice)")
     parser.add_argument("--overwrite", action="store_true", help="replace models of these names")
+    add_signature_argument(parser)
     options = parser.parse_args(arguments)
 
-    bundle = open_bundle(options.bundle)
+    bundle = open_bundle(options.bundle, options.require_signature)
     manifest = bundle.manifest
     usual_device = DEVICES.get(manifest.target, ("cpu",))[0]
     device = usual_device if options.device == "auto" else options.device

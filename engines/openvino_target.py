@@ -74,7 +74,11 @@ class OpenVinoTarget:
                 except RuntimeError as error:
                     reason = str(error).strip().splitlines()[-1]
                     raise TargetError(f"OpenVINO {ov.__version__} refuses the graph {name}: {reason}") from error
-                ov.save_model(model, description, compress_to_fp16=False)
+                try:
+                    ov.save_model(model, description, compress_to_fp16=False)
+                except RuntimeError as error:
+                    reason = str(error).strip().splitlines()[-1]
+                    raise TargetError(f"OpenVINO cannot write to {scratch}: {reason}: is the disk full?") from error
                 path = folder / description.name
                 path.write_bytes(move_ir_weights(description, description.with_suffix(".bin"), store))
                 written.append(path)

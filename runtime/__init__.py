@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gconet.runtime import cutout as cutout
+    from gconet.runtime import thumbnail as thumbnail
     from gconet.runtime.bundle import Bundle, open_bundle
     from gconet.runtime.consensus_builder import ConsensusBuilder
     from gconet.runtime.consensus_file import Consensus, load_consensus, save_consensus
@@ -72,9 +74,15 @@ _HOMES = {
     "save_consensus": "gconet.runtime.consensus_file",
 }
 
+# `gr.cutout` and `gr.thumbnail` are modules, each with a function of its name: importing `gconet.runtime.cutout` by its
+# path binds the name `cutout` here to the module, so that it can be nothing else at any time.
+_MODULES = ("cutout", "thumbnail")
+
 
 def __getattr__(name: str) -> object:
     """Import what is asked for."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(importlib.import_module(_HOMES[name]), name)
@@ -83,4 +91,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

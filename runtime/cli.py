@@ -25,6 +25,11 @@ COMMANDS: Mapping[str, Command] = {
     "build": Command("gconet.export.build_engine:main", "build", "make a verified bundle from a checkpoint"),
     "detect": Command("gconet.runtime.detect_command:main", "", "write a map for each photo of one or many groups"),
     "consensus": Command("gconet.runtime.consensus_command:main", "", "keep what a group shares, to find it again"),
+    "sign": Command("gconet.runtime.sign_command:main", "signing", "sign a bundle, so that others know it for yours"),
+    "cutout": Command("gconet.runtime.cutout_command:main", "pictures", "cut out of each photo what a group shares"),
+    "thumbnail": Command("gconet.runtime.thumbnail_command:main", "pictures", "crop each photo to what a group shares"),
+    "show": Command("gconet.runtime.show_command:main", "pictures", "draw sheets, a gallery, and groups in the plane"),
+    "demo": Command("gconet.runtime.demo_command:main", "demo", "serve a page to try a bundle on photos"),
     "train": Command("gconet.train.train_command:main", "train", "train the network on groups with masks"),
     "ablate": Command("gconet.bench.ablation:main", "train", "train and score it with its modules switched on and off"),
     "convert": Command("gconet.train.convert:main", "build", "turn the authors' .pth into our .safetensors"),
@@ -50,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         "gconet",
         "Find the object that a group of photos shares.",
-        f"commands:\n{listing}\n\n`gconet COMMAND --help` explains each.",
+        f"commands:\n{listing}\n\n`gconet COMMAND --help` explains each.\n\n"
+        "Exit codes: 0 done; 1 a check failed; 2 bad input, told in one line; 70 a fault of gconet's own; 130 Ctrl-C.",
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, see below")
     command = COMMANDS[parser.parse_args(arguments[:1]).command]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gconet.runtime.command_line import EXIT_DONE, Parser, positive, warn
+from gconet.runtime.command_line import EXIT_DONE, Parser, add_signature_argument, positive, warn
 from gconet.runtime.consensus_file import save_consensus
 from gconet.runtime.detector import load
 from gconet.runtime.errors import UsageError
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists already")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave photos out that cannot be read")
+    add_signature_argument(parser)
     options = parser.parse_args(arguments)
 
     if kind_of(options.out) is not None and not options.overwrite:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.skip_unreadable:
         groups = readable_groups(groups, warn)
     photos = groups[0].photos
-    detector = load(options.bundle, options.device, options.threads)
+    detector = load(options.bundle, options.device, options.threads, require_signature=options.require_signature)
     save_consensus(options.out, detector.bundle, detector.consensus(photos), photos)
     print(f"consensus of {len(photos)} photo{'' if len(photos) == 1 else 's'} in {options.out}")
     return EXIT_DONE

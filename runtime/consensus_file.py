@@ -49,7 +49,7 @@ def save_consensus(
     UsageError
         If the file cannot be written.
     """
-    from safetensors.numpy import save_file  # only here: most programs keep no consensus, and all import this module
+    from safetensors.numpy import save  # only here: most programs keep no consensus, and all import this module
 
     checkpoint, size = _network(bundle)
     header = {
@@ -59,8 +59,9 @@ def save_consensus(
         "size": size,
         "photos": [os.fspath(photo) for photo in photos],
     }
+    content = save({"consensus": np.ascontiguousarray(vector)}, metadata={HEADER: json.dumps(header)})
     with replacing(Path(path)) as temporary:
-        save_file({"consensus": np.ascontiguousarray(vector)}, temporary, metadata={HEADER: json.dumps(header)})
+        temporary.write_bytes(content)  # save_file() hides the system's errors, and leaves files if it is killed
 
 
 def load_consensus(path: str | os.PathLike[str], bundle: Bundle) -> Consensus:
@@ -89,7 +90,7 @@ def load_consensus(path: str | os.PathLike[str], bundle: Bundle) -> Consensus:
         )
         if vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all():
             raise ValueError(f"its vector is {vector.dtype} {vector.shape}, or not finite")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConsensusError(
             f"{path} is not a consensus ({one_line(error)}): make it again with `gconet consensus`"
         ) from error

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
 
 from tqdm import tqdm
 
-from gconet.runtime.bundle import Bundle, open_bundle
-from gconet.runtime.command_line import EXIT_DONE, Parser, positive, warn
+from gconet.runtime.bundle import open_bundle
+from gconet.runtime.command_line import EXIT_DONE, Parser, add_signature_argument, positive, warn
 from gconet.runtime.consensus_file import load_consensus
-from gconet.runtime.detector import Detector, load
-from gconet.runtime.errors import GconetError, UsageError
-from gconet.runtime.map_files import plan_maps, write_maps
+from gconet.runtime.detector import load
+from gconet.runtime.group_sizes import check_size, note_size
+from gconet.runtime.large_group_bar import LargeGroupBar
+from gconet.runtime.map_files import counted, plan_maps, telling_what_is_done, write_maps
 from gconet.runtime.photos import Group, find_groups, readable_groups
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.ray_cluster import ray_address
@@ -59,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
                         "here; without an address at RAY_ADDRESS, or else here")  # fmt: skip
     parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: workers of --threads threads each "
                         "(default: what fits, with up to 4 threads, or one for each GPU)")  # fmt: skip
+    add_signature_argument(parser)
     options = parser.parse_args(arguments)
     if options.workers is not None and options.ray is None:
         parser.error("--workers is for --ray")
@@ -73,18 +73,18 @@ def main(arguments: Sequence[str]) -> int:
         _detect_on_ray(groups, plan, options)
 
     skipped = len(groups) - len(plan)
-    print(f"{_counted(sum(len(paths) for _, paths in plan), 'map')} of {_counted(len(plan), 'group')} in {options.out}"
-          + (f"; {_counted(skipped, 'group')} skipped, with maps already" if skipped else ""))  # fmt: skip
+    print(f"{counted(sum(len(paths) for _, paths in plan), 'map')} of {counted(len(plan), 'group')} in {options.out}"
+          + (f"; {counted(skipped, 'group')} skipped, with maps already" if skipped else ""))  # fmt: skip
     return EXIT_DONE
 
 
 def _detect_here(groups: Sequence[Group], plan: Plan, options: argparse.Namespace) -> None:
-    detector = load(options.bundle, options.device, options.threads)
+    detector = load(options.bundle, options.device, options.threads, require_signature=options.require_signature)
     skipped = len(groups) - len(plan)
     if options.consensus is None:
         for group, _ in plan:
-            _check_size(detector, group)
-        with _LargeGroupBar() as bar:
+            check_size(detector, group)
+        with LargeGroupBar() as bar:
             _write_all(detector.stream_groups((group.photos for group, _ in plan), bar.update), plan, skipped)
     else:
         vector = load_consensus(options.consensus, detector.bundle).vector
@@ -92,70 +92,20 @@ def _detect_here(groups: Sequence[Group], plan: Plan, options: argparse.Namespac
 
 
 def _detect_on_ray(groups: Sequence[Group], plan: Plan, options: argparse.Namespace) -> None:
-    bundle = open_bundle(options.bundle)
+    bundle = open_bundle(options.bundle, options.require_signature)
     vector = None if options.consensus is None else load_consensus(options.consensus, bundle).vector
     if vector is None:
         for group, _ in plan:
-            _note_size(bundle, len(group.photos))
+            note_size(bundle, len(group.photos))
     where = RayOptions(options.ray, options.workers, options.threads, options.device)
     detect_on_ray(groups, plan, options.out, bundle, where, vector)
-
-
-def _check_size(detector: Detector, group: Group) -> None:
-    try:
-        detector.check_count(len(group.photos))
-    except UsageError as error:
-        raise UsageError(f"{group.photos[0].parent}: {error}") from error
-    _note_size(detector.bundle, len(group.photos))
-
-
-def _note_size(bundle: Bundle, count: int) -> None:
-    verified = bundle.manifest.max_group
-    if count > verified:
-        print(f"note: a group of {count} photos; {bundle.folder} was verified up to {verified}", file=sys.stderr)
 
 
 def _write_all(maps: Iterator[Iterator[FloatArray]], plan: Plan, done: int) -> None:
     """Write the maps of every group; an error says how many groups are complete, those `done` before included."""
     with tqdm(total=sum(len(paths) for _, paths in plan), unit="photo", disable=None) as progress:
         for _, paths in plan:
-            try:
+            with telling_what_is_done(done):
                 write_maps(paths, next(maps))
-            except GconetError as error:
-                if not done:
-                    raise
-                finished = f"{_counted(done, 'group')} {'is' if done == 1 else 'are'} done"
-                raise type(error)(f"{error}; {finished}; pass --overwrite, or --skip-existing to go on") from error
             done += 1
             progress.update(len(paths))
-
-
-class _LargeGroupBar:
-    """A bar of its own for each pass over a group that is done in blocks, with the time left."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-        self._stage, self._done = "", 0  # a bar that is not shown knows neither
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` photos are through this stage."""
-        if self._bar is None or self._stage != stage:
-            self.__exit__()
-            self._stage, self._done = stage, 0
-            self._bar = tqdm(desc=stage, total=total, unit="photo", position=1, leave=False, disable=None)
-        self._bar.update(done - self._done)
-        self._done = done
-        if done == total:
-            self.__exit__()
-            self._bar = None
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ from gconet.runtime.session import DeviceSession, Session, open_session
 
 if TYPE_CHECKING:
     from gconet.runtime.device_arrays import DeviceArray
+
+LOG = logging.getLogger(__name__)
 
 
 class Detector:
@@ -108,7 +112,7 @@ class Detector:
         PhotoError, UsageError, TargetError
             As for `detect`.
         """
-        return self._consensus(photos)[0]
+        return self.consensus_and_attention(photos)[0]
 
     def attention(self, photos: Photos) -> FloatArray:
         """Where the consensus of a group comes from: the GAM's attention [3.2].
@@ -118,7 +122,7 @@ class Detector:
         (N, h, w) float32, 14×14 at 224 pixels, each photo's summing to 1; uniform in a network without GAM. Errors are
         those of `consensus`.
         """
-        return self._consensus(photos)[1]
+        return self.consensus_and_attention(photos)[1]
 
     def segment(self, photos: Photos, consensus: FloatArray) -> list[FloatArray]:
         """Find a known consensus in photos, each by itself: what else is in the list does not matter.
@@ -135,17 +139,19 @@ class Detector:
         Raises
         ------
         UsageError
-            If the consensus has another length, and as for `consensus`.
+            If the consensus has another length or is not finite, and as for `consensus`.
         BundleError, PhotoError, TargetError
             As for `consensus`.
         """
         return list(self.segment_stream(photos, consensus))
 
     def segment_stream(self, photos: Photos, consensus: FloatArray) -> Iterator[FloatArray]:
-        """The maps of `segment` one by one, in flat memory."""
+        """The maps of `segment` one by one, in flat memory; raises UsageError at once, else as for `segment`."""
         check_list(photos)
         if consensus.shape != (self.channels,):
             raise UsageError(f"a consensus of this network has shape ({self.channels},), not {consensus.shape}")
+        if not np.isfinite(consensus).all():
+            raise UsageError("the consensus has numbers that are not finite: make it again from its photos")
         shapes: list[tuple[int, int]] = []
         inputs = input_blocks(arrays(photos, shapes), len(photos), self.bundle.manifest.preprocessing)
         found = segment_maps(self.session, inputs, consensus)
@@ -160,7 +166,8 @@ class Detector:
         """Whether a group of `count` photos is done in blocks."""
         return streams(self.session, self.bundle.manifest.preprocessing.size, count)
 
-    def _consensus(self, photos: Photos) -> tuple[FloatArray, FloatArray]:
+    def consensus_and_attention(self, photos: Photos) -> tuple[FloatArray, FloatArray]:
+        """What `consensus` and `attention` return, computed once."""
         check_list(photos)
         if not len(photos):
             raise UsageError("a group needs at least one photo")
@@ -182,19 +189,25 @@ class Detector:
         if self.streams(len(photos)):
             return PreparedGroup(photos, None, [])
         shapes: list[tuple[int, int]] = []
+        start = time.perf_counter()
         values = to_input(arrays(photos, shapes), self.bundle.manifest.preprocessing, len(photos))
+        LOG.info("group of %d: read and resized in %.0f ms", len(photos), 1e3 * (time.perf_counter() - start))
         return PreparedGroup(photos, values, shapes)
 
     def _infer(self, group: PreparedGroup) -> PreparedGroup:
         if group.values is None:
             return group
-        return group._replace(values=self.session.infer({"images": group.values})["maps"])
+        start = time.perf_counter()
+        maps = self.session.infer({"images": group.values})["maps"]
+        LOG.info("group of %d: computed in %.0f ms", len(maps), 1e3 * (time.perf_counter() - start))
+        return group._replace(values=maps)
 
     def _finish(self, group: PreparedGroup, progress: Progress) -> Iterator[FloatArray]:
         shapes = group.shapes
         maps: Iterable[FloatArray]
         if group.values is None:
             manifest, count = self.bundle.manifest, len(group.photos)
+            LOG.info("group of %d: done in blocks", count)
             inputs = input_blocks(arrays(group.photos, shapes), count, manifest.preprocessing)
             maps = stream_maps(self.session, manifest, inputs, count, progress)
         else:
@@ -293,6 +306,7 @@ def load(
     *,
     cuda_graphs: bool = True,
     provider: str = "cuda",
+    require_signature: str | os.PathLike[str] | None = None,
 ) -> Detector:
     """Open a bundle and load its engine.
 
@@ -304,17 +318,19 @@ def load(
     threads : for CPU engines; None leaves the choice to the engine.
     cuda_graphs : for TensorRT: launch repeated work as CUDA graphs.
     provider : for target onnxruntime on a GPU: "cuda" or "tensorrt", which compiles at the first call, for minutes.
+    require_signature : public key in PEM whose owner must have signed the bundle, see `open_bundle`; None asks for no
+        signature.
 
     Raises
     ------
     BundleError
-        If the bundle is missing, altered or damaged.
+        If the bundle is missing, altered or damaged, or not signed by the owner of `require_signature`.
     TargetError
-        If this machine cannot run its engine.
+        If this machine cannot run its engine, or check the signature.
     UsageError
-        If `threads` is below 1, or there is no such provider.
+        If `threads` is below 1, there is no such provider, or `require_signature` is no public key.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, require_signature)
     return Detector(opened, open_session(opened, device, threads, cuda_graphs, provider))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -32,3 +33,21 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
         yield from (future.result() for future in waiting)
     finally:
         thread.shutdown(cancel_futures=True)
+
+
+def in_parallel(calls: Iterable[Callable[[], Result]], workers: int) -> Iterator[Result]:
+    """Yield the result of each call, in order; `workers` threads work on calls, and few more wait for their turn.
+
+    An exception is raised in its turn; calls that have not begun are dropped then, those that have are waited for.
+    """
+    waiting = deque[Future[Result]]()
+    threads = ThreadPoolExecutor(workers)
+    try:
+        for call in calls:
+            waiting.append(threads.submit(call))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)

@@ -108,11 +108,12 @@ class Manifest:
             values = {key: value for key, value in document.items() if key in known}
             values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
             values["files"] = {name: _file_entry(name, entry) for name, entry in values["files"].items()}
-            values["compute_capabilities"] = tuple(values.get("compute_capabilities", ()))
+            values["compute_capabilities"] = _capabilities(values.get("compute_capabilities", ()))
             values["profiles"] = _profiles(values.get("profiles", ()))
             for key, expected in TYPES.items():
                 if key in values and not isinstance(values[key], expected):
                     raise TypeError(f"{key} is {values[key]!r}")
+            _check_channels(values["architecture"].get("encoder_channels", [512]))
             if values["max_group"] < 1:
                 raise ValueError(f"max_group {values['max_group']!r} is no group size")
             if values.get("weights_stripped") and WEIGHTS_NAME not in values["files"]:
@@ -120,8 +121,20 @@ class Manifest:
             return Manifest(**values)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise BundleError(
-                f"{where} has a damaged {MANIFEST_NAME} ({error!r}): build it again with `gconet build`"
+                f"{where} has a damaged {MANIFEST_NAME} ({repr(error)[:200]}): build it again with `gconet build`"
             ) from error
+
+
+def _capabilities(document: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(document, str) or not all(isinstance(capability, str) for capability in document):
+        raise TypeError(f"compute_capabilities {document!r} are no list of texts")
+    return tuple(document)
+
+
+def _check_channels(document: Sequence[int]) -> None:
+    """Refuse channels of the encoder that are no list of numbers; the last is the length of a consensus."""
+    if not isinstance(document, list | tuple) or not document or not all(type(c) is int and c > 0 for c in document):
+        raise ValueError(f"encoder_channels {document!r} are no numbers of channels")
 
 
 def _profiles(document: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from gconet.runtime.errors import TargetError, UsageError, one_line
 from gconet.runtime.host_arrays import address
 from gconet.runtime.session import DETECT, PartTensors, SessionOptions, Tensors
 
+LOG = logging.getLogger(__name__)
 BINDINGS = 8  # kept per thread: graphs and group sizes with memory of callers
 
 
@@ -38,6 +40,7 @@ class OnnxRuntimeSession:
         self._parts: dict[str, Any] = {DETECT: self._session}
         self._where, self._device, self._device_index = str(bundle.folder), options.device, options.device_index
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        LOG.info("ONNX Runtime %s; providers: %s", ort.__version__, ", ".join(self.providers))
         self.max_group: int | None = bundle.manifest.max_group if self.providers[0] == TENSORRT else None
         # TensorRT compiles each graph for minutes, and its shapes are given for `detect`.
         self.graphs = frozenset({DETECT}) if self.providers[0] == TENSORRT else bundle.graphs(".onnx")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Any
@@ -15,6 +17,7 @@ from gconet.runtime.errors import BundleError, TargetError, one_line
 from gconet.runtime.host_arrays import address, unowned
 from gconet.runtime.session import DETECT, INNER_TENSORS, PartTensors, SessionOptions, Tensors
 
+LOG = logging.getLogger(__name__)
 DEVICE = "CPU"
 # precision -> INFERENCE_PRECISION_HINT, of what is float. "dynamic" keeps the types of the IR, where "f16" would round
 # its float32 islands to half too. On CPUs without half arithmetic the one computes in f32, the other in bf16: silently.
@@ -51,6 +54,7 @@ class OpenVinoSession:
         if options.layer_times is not None:
             self._config["PERF_COUNT"] = True
         self._ov, self._bundle = ov, bundle
+        LOG.info("OpenVINO %s; CPU can %s; asked for %s", ov.__version__, ", ".join(capabilities), self._config)
         self.graphs = bundle.graphs(".xml")
         self._models: dict[str, Any] = {DETECT: self._read(DETECT)}
         self._requests: OrderedDict[Any, _Requests] = OrderedDict()
@@ -127,8 +131,10 @@ class OpenVinoSession:
             if graph not in self._models:
                 self._models[graph] = self._read(graph)
             model = self._models[graph]
+            start = time.perf_counter()
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             compiled = self._core.compile_model(model, DEVICE, self._config)
+            LOG.info("compiled graph %s for %s in %.0f ms", graph, shapes, 1e3 * (time.perf_counter() - start))
             self._requests[key] = _Requests(compiled)
             if len(self._requests) > COMPILED:
                 self._requests.popitem(last=False)

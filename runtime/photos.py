@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from gconet.runtime.preprocess import Photo
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # whatever the suffix: EPS, for one, would be run by Ghostscript
 MAX_PIXELS = 1024**3 // 4 // 3  # 256 MB as RGB; more is refused before it is decoded, as Pillow warns of by default
+MAX_SIDE = 65535  # JPEG's own limit; longer rows would need far more memory for their map than for their pixels
 
 # EXIF orientation -> what makes the photo upright. ImageOps.exif_transpose() also encodes the EXIF anew, which fails on
 # photos with a single odd tag.
@@ -41,21 +41,32 @@ class Group:
     photos: tuple[Path, ...]
 
 
-def read_photo(path: str | os.PathLike[str]) -> Photo:
+def read_photo(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Photo:
     """Read one photo as (H, W, 3) uint8 RGB, upright (EXIF orientation applied), transparency dropped.
+
+    Parameters
+    ----------
+    max_pixels : photos of more are refused before they are decoded; at most MAX_PIXELS.
 
     Raises
     ------
     PhotoError
-        If the file is missing, no photo, truncated, absurdly large, or has more than 16 bits per channel.
+        If the file is missing, no photo, truncated, empty, absurdly large, or has more than 16 bits per channel.
     """
     path = Path(path)
     if kind_of(path, PhotoError) != "file":
         raise PhotoError(f"no photo at {path}")
     try:
         with path.open("rb") as file, _identify(file) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise Image.DecompressionBombError
+            if min(image.size) < 1:
+                raise ValueError(f"it has {image.width}×{image.height} pixels")
+            if image.width * image.height > max_pixels:
+                raise PhotoError(
+                    f"{path} has {image.width}×{image.height} pixels, more than {max_pixels / 1e6:g} million: "
+                    "make it smaller or leave it out"
+                )
             image.load()  # some formats are upright from here on
             turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             upright = _in_8_bits(image if turn is None else image.transpose(turn), path, image.format)
@@ -65,7 +76,9 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         raise PhotoError(f"{path} is not a photo: replace it or leave it out") from error
     except Image.DecompressionBombError as error:
         raise PhotoError(f"{path} has too many pixels to be a photo: make it smaller or leave it out") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except PhotoError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything: KeyError, AssertionError, OverflowError, …
         raise PhotoError(f"{path} cannot be read ({one_line(error)}): replace it or leave it out") from error
 
 

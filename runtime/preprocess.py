@@ -34,7 +34,10 @@ class Preprocessing:
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Preprocessing:
         """From parsed JSON; raises KeyError, TypeError or ValueError if it is not what `asdict` gives."""
-        mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
+        try:
+            mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
+        except OverflowError as error:  # JSON's whole numbers have no largest
+            raise ValueError(str(error)) from error
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, mean + std)):
             raise ValueError(f"mean {mean} and std {std} must be three finite numbers each, std above 0")
         return Preprocessing(check_size(document["size"]), mean, std)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gconet.runtime.device_arrays import DeviceArray
     from gconet.runtime.tensorrt_library import Product
 
+LOG = logging.getLogger(__name__)
 Tensors = Mapping[str, NDArray[np.float32]]
 PartTensors = Mapping[str, NDArray[Any]]
 Provider = Literal["cuda", "tensorrt"]
@@ -188,7 +191,16 @@ def open_session(
     kind, index = _parse_device(target, device)
     options = SessionOptions(kind, index, threads, cuda_graphs, cast(Provider, provider))
     module, _, name = SESSIONS[target].partition(":")
+    start = time.perf_counter()
     session: Session = getattr(importlib.import_module(module), name)(bundle, options)
+    LOG.info(
+        "engine %s on %s, threads: %s, largest group in one call: %s; loaded in %.0f ms",
+        target,
+        kind if kind == "cpu" else f"{kind}:{index}",
+        "the engine's choice" if threads is None else threads,
+        "as memory allows" if session.max_group is None else session.max_group,
+        1e3 * (time.perf_counter() - start),
+    )
     return session
 
 

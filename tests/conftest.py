@@ -27,7 +27,8 @@ from gconet.train.model import Architecture, GCoNet
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, so not in the tests that need it
 
-pytest_plugins = ["imaginary_sessions", "tensorrt_builds", "capi_build"]  # fixtures that more than one file uses
+# Fixtures that more than one file uses.
+pytest_plugins = ["imaginary_sessions", "tensorrt_builds", "capi_build", "gconet_terminal"]
 
 TINY = Architecture(encoder_channels=(4, 6, 8, 12, 16), decoder_channels=4, classes=5)
 TINY_SIZE = 64

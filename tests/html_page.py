@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-WITHOUT_END = ("img", "meta")
+WITHOUT_END = ("img", "meta", "input", "link")
 
 
 class Page(HTMLParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,22 @@ def test_a_group_killed_while_its_maps_got_names_is_done_again(tmp_path: Path) -
     assert (again, where) == (group, paths)
     write_maps(paths, maps)
     assert {path: path.read_bytes() for path in paths[0].parent.iterdir()} == whole
+
+
+def test_leftovers_are_gone_before_the_first_map_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    left = tmp_path / ".b.png.partial-123"
+    left.write_bytes(b"of a run that was killed")
+    seen, replace = [], os.replace
+
+    def look(source: Path, target: Path) -> None:
+        seen.append(left.exists())
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    write_maps(paths, [np.zeros((2, 3), np.float32)] * 2)
+    assert seen == [False, False]
+    assert sorted(tmp_path.iterdir()) == paths
 
 
 @pytest.mark.parametrize(

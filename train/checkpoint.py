@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from gconet.runtime.atomic import replacing
@@ -80,7 +80,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> GCoNet:
     Raises
     ------
     CheckpointError
-        If the file is missing, is no checkpoint, or its keys do not fit the architecture; every key is listed.
+        If the file is missing, is no checkpoint, its keys do not fit the architecture (every key is listed), or a
+        weight is not finite.
     """
     return read_checkpoint(path).network()
 
@@ -96,6 +97,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     else:
         checkpoint = _read_authors(path)
         _check_keys(checkpoint, path, authors_names())
+    for name, tensor in checkpoint.state.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path} has a NaN or an infinity in {name}: train it again, or take an earlier one")
     return checkpoint
 
 
@@ -126,8 +130,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], dtype:
         If the file cannot be written.
     """
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in checkpoint.state.items()}
+    content = save(tensors, metadata={"gconet": checkpoint.info.to_json()})
     with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"gconet": checkpoint.info.to_json()})
+        temporary.write_bytes(content)  # save_file() hides the system's errors, and leaves files if it is killed
 
 
 def load_vgg16(model: GCoNet, path: str | os.PathLike[str]) -> None:
@@ -181,7 +186,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("gconet")
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no iterator)
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # SafetensorError and OSError, and what types of numbers bring that torch lacks
         raise CheckpointError(f"{path} is not a safetensors file ({one_line(error)})") from error
     if header is None:
         raise CheckpointError(
@@ -189,7 +194,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         )
     try:
         info = CheckpointInfo.from_json(header)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} has a `gconet` header this version cannot read ({one_line(error)}): "
             "update gconet-deploy, or convert the original again"

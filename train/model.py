@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)  # VGG-16, configuration D of Simonyan & Zisserman
 STRIDE = 16  # of the last encoder block
+MAX_WIDTH = 65536  # of what a file may ask for
 FINEST_CROSSED = 3  # decoder level: which object is meant is decided above it, finer ones draw its border
 
 
@@ -49,8 +50,8 @@ class Architecture:
         """From parsed JSON; raises KeyError, TypeError or ValueError if it is not what `dataclasses.asdict` gives."""
         a = Architecture(**{**document, "encoder_channels": tuple(document["encoder_channels"])})
         widths = (a.classes, a.decoder_channels, *a.encoder_channels)
-        if len(a.encoder_channels) != 5 or not all(isinstance(width, int) and width > 0 for width in widths):
-            raise ValueError(f"widths {widths} must be whole numbers above 0, five of them the encoder's")
+        if len(a.encoder_channels) != 5 or not all(type(width) is int and 0 < width <= MAX_WIDTH for width in widths):
+            raise ValueError(f"widths {widths} must be whole numbers from 1 to {MAX_WIDTH}, five of them the encoder's")
         if not all(isinstance(switch, bool) for switch in (a.gam, a.gcm, a.acm)):
             raise TypeError("gam, gcm and acm must be true or false")
         return a

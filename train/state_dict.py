@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from gconet.train.model import CONVOLUTIONS_PER_BLOCK
 
 # Parameters in the authors' checkpoint that their network never uses.
 DEAD_KEYS = re.compile(r"backbone\.classifier\.|co_x5\.(conv_output|conv_transform|fc_transform)\.|co_classifier\.")
+MAX_EXPANSION = 4  # tensors may share memory, but not come to many times the file: they are copied one by one
 WRAPPER_PREFIXES = ("module.", "ginet.")
 
 
@@ -66,6 +68,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if kind_of(path, CheckpointError) != "file":
         raise CheckpointError(f"no checkpoint at {path}")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise ValueError("torch.save() never compresses: a small file could fill the memory")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -78,7 +84,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
         raise CheckpointError(f"{path} is not a state dict: a dictionary of named tensors is wanted")
+    if not all(_is_plain(tensor) for tensor in content.values()):
+        raise CheckpointError(f"{path} is not a state dict of plain tensors: sparse, quantised and complex ones are no "
+                              "weights of this network")  # fmt: skip
+    if sum(tensor.nbytes for tensor in content.values()) > MAX_EXPANSION * path.stat().st_size:
+        raise CheckpointError(f"{path} is damaged: its tensors come to many times its size")
     return content
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+    return dense and not tensor.is_quantized and not tensor.is_complex()
 
 
 def _strip_prefixes(name: str) -> str:

@@ -83,8 +83,8 @@ class TrainingState:
             "settings": self.settings,
             "fingerprint": self.fingerprint,
         }
-        with replacing(self.out / STATE_NAME) as temporary:
-            torch.save(content, temporary)
+        with replacing(self.out / STATE_NAME) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)  # by a path, a full disk would be an error of torch's own
         self._export(LAST_NAME)
 
     def resume(self) -> bool:
@@ -116,7 +116,7 @@ class TrainingState:
             self.optimizer.load_state_dict(content["optimizer"])
             self.scaler.load_state_dict(content["scaler"])
             self.step, self.size, self.best = int(content["step"]), int(content["size"]), float(content["best"])
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise CheckpointError(f"{path} is damaged: remove it to start again") from error
         return True
 
