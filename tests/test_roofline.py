@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,20 @@ def test_the_best_of_all_ways_and_sizes_is_the_rate(monkeypatch: pytest.MonkeyPa
         [(10**9, lambda: "slow copy"), (10**9, lambda: "copy")],
     )
     assert found == Roofline({"fp32": Rate(2.0, "two, fast")}, 4.0)
+
+
+def test_what_is_emulated_is_measured_at_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    clock = iter([0.0, 5.0, *range(10, 30)])  # the product, then the copy
+    monkeypatch.setattr(roofline, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+    def prepare() -> Iterator[Prepared]:
+        for name in ("small", "large"):
+            yield name, 10**9, lambda name=name: calls.append(name)
+
+    found = measure_roofline([Product("one", "bf16", prepare)], [(1, lambda: None)])
+    assert found.rates == {"bf16": Rate(0.2, "one, small")}
+    assert calls == ["small"]
 
 
 def test_every_way_to_multiply_runs_and_counts_its_operations() -> None:
