@@ -152,8 +152,10 @@ def _full_disk(error: BaseException) -> OSError | None:
     """The error of a disk that is behind another one: libraries hide it in errors of their own."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in DISK_ERRORS - {errno.EIO}:  # which reading has, too
-            return seen
+        if isinstance(seen, OSError):
+            full = seen.errno in DISK_ERRORS - {errno.EIO}  # which reading has, too
+            if full or "No usable temporary directory" in str(seen):  # so tempfile says it
+                return seen
         seen = seen.__cause__ or seen.__context__
     return None
 

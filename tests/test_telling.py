@@ -82,6 +82,16 @@ def test_a_full_disk_behind_a_librarys_error_is_told() -> None:
     assert (done.returncode, done.stderr) == (2, "gconet: cannot write: No space left on device\n")
 
 
+def test_no_place_for_temporary_files_is_told() -> None:
+    code = "import tempfile, sys; from gconet.runtime.command_line import run\n"
+    code += "sys.exit(run(lambda _: print(tempfile.gettempdir()) or 0, []))"
+    words = [sys.executable, "-c", f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); {code}"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gconet: cannot write: No usable temporary directory")
+    assert done.stderr.count("\n") == 1
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SOURCE)}
 
