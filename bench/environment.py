@@ -9,8 +9,9 @@ from typing import Any
 
 from gconet.engines.installed import installed_version
 
-LIBRARIES = ("gconet-deploy", "numpy", "pillow", "pysodmetrics", "torch", "onnx", "onnxruntime", "onnxruntime-gpu",
-             "openvino", "onnxruntime-ep-nv-tensorrt-rtx-cu12", "tensorrt-rtx-cu12-bindings")  # fmt: skip
+LIBRARIES = ("gconet-deploy", "numpy", "pillow", "opencv-python-headless", "pysodmetrics", "torch", "onnx",
+             "onnxruntime", "onnxruntime-gpu", "openvino", "onnxruntime-ep-nv-tensorrt-rtx-cu12",
+             "tensorrt-rtx-cu12-bindings")  # fmt: skip
 # Instruction sets that decide how fast bf16, fp16 and int8 are on x86.
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
 

@@ -100,7 +100,7 @@ def test_a_photo_of_one_colour_keeps_what_the_map_says(mask: Mask) -> None:
     photo = np.full((*mask.shape, 3), 90, np.uint8)
     alpha = cutout(photo, map_of(mask))
     assert alpha is not None
-    assert iou(alpha >= 128, mask) > 0.8
+    assert iou(alpha >= 128, mask) > 0.7
 
 
 def test_a_result_that_strays_from_the_map_is_dropped_for_the_map(mask: Mask, monkeypatch: pytest.MonkeyPatch) -> None:

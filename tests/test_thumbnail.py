@@ -108,7 +108,7 @@ def test_objects_take_the_same_share_of_every_thumbnail_where_photos_allow_it() 
     radii = [0.1, 0.15, 0.2, 0.25]
     masks = [ellipses(400, 500, (0.5, 0.5, radius * 0.8, radius)) for radius in radii]
     masks.append(ellipses(400, 500, (0.5, 0.5, 0.38, 0.48)))  # fills its photo: the crop cannot be wide enough
-    frames = frame_group([located(mask, 2) for mask in masks], Shape(1, 1, 32))
+    frames = frame_group([located(mask, 2) for mask in masks], Shape(1, 1, 32), fit="crop")
     shares = []
     for frame in frames:
         assert frame is not None
