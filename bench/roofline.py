@@ -15,7 +15,7 @@ from gconet.bench.flops import LayerCost, total_flop
 from gconet.bench.roofline_products import Copy, Product
 
 REPEATS = 5
-# A product this slow is emulated, as PyTorch's bf16 is on CPUs without. Once is enough; the next size would take minutes.
+# A product this slow is emulated, as PyTorch's bf16 is on CPUs without. Once is enough; the next size takes minutes.
 SLOW_S = 1.0
 BYTES_PER_VALUE: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
