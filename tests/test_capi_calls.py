@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from imaginary_sessions import PROFILES, SIZE, write_bundle
 import gconet.runtime as gr
 from gconet.runtime import cuda, errors
 from gconet.runtime.capi import build, calls
+from gconet.runtime.manifest import MANIFEST_NAME
 from gconet.runtime.preprocess import FloatArray, Photo, to_input
+from gconet.runtime.signing import make_keys, sign_manifest
 
 cffi = pytest.importorskip("cffi", reason="needs cffi: pip install 'gconet-deploy[capi]'")
 
@@ -409,6 +412,17 @@ def test_options_that_make_no_sense_are_refused(
     assert c.lib.gconet_load(os.fsencode(bundle), given, found) == c.status(status)
     assert complaint in c.error()
     assert found[0] == c.ffi.NULL
+
+
+def test_a_signature_can_be_required(c: Library, bundle: Path, tmp_path: Path) -> None:
+    keys, folder = make_keys(tmp_path / "key"), Path(shutil.copytree(bundle, tmp_path / "b.gconet"))
+    key = c.ffi.new("char[]", os.fsencode(keys.public))
+    found = c.ffi.new("gconet_detector **")
+    given = c.ffi.new("gconet_options *", {"size": c.ffi.sizeof("gconet_options"), "signature": key})
+    assert c.lib.gconet_load(os.fsencode(folder), given, found) == c.status("ERROR_BUNDLE")
+    assert "is not signed" in c.error()
+    sign_manifest(folder, (folder / MANIFEST_NAME).read_bytes(), keys.private)
+    c.lib.gconet_free(c.load(folder, signature=key))
 
 
 def test_options_of_an_older_header_are_taken(c: Library, bundle: Path) -> None:

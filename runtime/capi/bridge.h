@@ -12,7 +12,7 @@
 
 /* ---- */
 int32_t py_load(const char *bundle, const char *device, const char *provider, int32_t threads, int32_t no_cuda_graphs,
-                uintptr_t *number, char *message, size_t room);
+                const char *signature, uintptr_t *number, char *message, size_t room);
 int32_t py_free(uintptr_t number, char *message, size_t room);
 int32_t py_describe(uintptr_t number, gconet_info *info, char *message, size_t room);
 int32_t py_manifest(uintptr_t number, char *json, size_t capacity, size_t *length, char *message, size_t room);

@@ -99,7 +99,9 @@ class Calls:
         self._numbers = itertools.count(FIRST_NUMBER)
         self._lock = threading.Lock()
 
-    def load(self, bundle: Any, device: Any, provider: Any, threads: int, no_cuda_graphs: int, number: Any) -> None:
+    def load(
+        self, bundle: Any, device: Any, provider: Any, threads: int, no_cuda_graphs: int, signature: Any, number: Any
+    ) -> None:
         """See gconet_load."""
         text = self._pointers.text
         detector = load(
@@ -108,6 +110,7 @@ class Calls:
             threads or None,
             cuda_graphs=not no_cuda_graphs,
             provider=text(provider) or "cuda",
+            require_signature=text(signature) or None,
         )
         with self._lock:
             number[0] = next(self._numbers)

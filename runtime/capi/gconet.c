@@ -184,7 +184,8 @@ static gconet_status take_options(const gconet_options *given, gconet_options *t
 }
 
 static gconet_status load(const char *bundle, const gconet_options *options, uintptr_t *number) {
-    CALL(load, bundle, options->device, options->provider, options->threads, options->no_cuda_graphs, number);
+    CALL(load, bundle, options->device, options->provider, options->threads, options->no_cuda_graphs,
+         options->signature, number);
 }
 
 gconet_status gconet_load(const char *bundle, const gconet_options *options, gconet_detector **detector) {

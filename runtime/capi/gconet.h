@@ -68,6 +68,7 @@ typedef struct gconet_options {
     const char *provider;   /* of ONNX Runtime on a GPU: "cuda" or "tensorrt"; NULL is "cuda" */
     int32_t threads;        /* of engines on the CPU */
     int32_t no_cuda_graphs; /* not 0: TensorRT does not launch repeated work as CUDA graphs */
+    const char *signature;  /* file of a public key whose owner must have signed the bundle, see `gconet sign`; or NULL */
 } gconet_options;
 
 /* A bundle, told in numbers. */
@@ -163,7 +164,7 @@ GCONET_API gconet_status gconet_detect_device(const gconet_detector *detector, c
 }
 #endif
 
-#define GCONET_OPTIONS_INIT {sizeof(gconet_options), NULL, NULL, 0, 0}
+#define GCONET_OPTIONS_INIT {sizeof(gconet_options), NULL, NULL, 0, 0, NULL}
 #define GCONET_INFO_INIT {sizeof(gconet_info), 0, 0, 0, 0, 0, {0, 0, 0}, {0, 0, 0}, {0}, {0}, {0}}
 
 #endif /* GCONET_H */
