@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -155,10 +156,8 @@ def _aspect(text: str) -> tuple[int, int]:
 
 
 def _colour(text: str) -> Colour:
-    try:
+    with contextlib.suppress(ValueError):
         colour = ImageColor.getrgb(text)
-    except ValueError:
-        colour = ()
-    if len(colour) != 3:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as white or #ff8800")
-    return colour
+        if len(colour) == 3:
+            return colour
+    raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as white or #ff8800")
