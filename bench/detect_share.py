@@ -15,6 +15,7 @@ if not __package__:
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import Any
 from unittest import mock
 
 from gconet.bench.environment import describe_environment
@@ -68,8 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     groups = find_groups(options.photos)
     watches: list[Stopwatch] = []
 
-    def watched_load(*details: object) -> Detector:
-        detector = load(*details)  # type: ignore[arg-type] # what the command gives
+    def watched_load(*details: Any, **more: Any) -> Detector:
+        detector = load(*details, **more)  # what the command gives
         if not isinstance(detector.session, GraphSession):
             raise TypeError("only sessions of several graphs are watched")
         watches.append(Stopwatch(detector.session))

@@ -167,7 +167,13 @@ class Detector:
         return streams(self.session, self.bundle.manifest.preprocessing.size, count)
 
     def consensus_and_attention(self, photos: Photos) -> tuple[FloatArray, FloatArray]:
-        """What `consensus` and `attention` return, computed once."""
+        """What `consensus` and `attention` return, computed once.
+
+        Raises
+        ------
+        BundleError, PhotoError, UsageError, TargetError
+            As for `consensus`.
+        """
         check_list(photos)
         if not len(photos):
             raise UsageError("a group needs at least one photo")

@@ -16,6 +16,7 @@ from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import BundleError, TargetError, one_line
 from gconet.runtime.host_arrays import address, unowned
 from gconet.runtime.session import DETECT, INNER_TENSORS, PartTensors, SessionOptions, Tensors
+from gconet.runtime.vnni import lacks_vnni
 
 LOG = logging.getLogger(__name__)
 DEVICE = "CPU"
@@ -169,10 +170,15 @@ class _Requests:
 
 
 def missing_arithmetic(precision: str, capabilities: Collection[str]) -> str | None:
-    """None if the CPU plugin reports to compute in a precision; else the reason and the command that mends it."""
-    if precision in HINTS and CAPABILITY.get(precision, "FP32") in capabilities:
-        return None
-    return f"this CPU has no {precision} arithmetic; build with `gconet build --target openvino --precision fp32`"
+    """None if the CPU plugin computes in a precision, and rightly; else the reason and the command that mends it."""
+    if precision not in HINTS or CAPABILITY.get(precision, "FP32") not in capabilities:
+        return f"this CPU has no {precision} arithmetic; build with `gconet build --target openvino --precision fp32`"
+    if precision == "int8" and lacks_vnni():
+        return (
+            "this CPU has no VNNI, and without it OpenVINO's sums of 8-bit products overflow; build with `gconet build "
+            "--target openvino --precision fp32`, or int8 with `--target onnxruntime`"
+        )
+    return None
 
 
 def precision_hint(precision: str, capabilities: Collection[str]) -> str:

@@ -142,6 +142,8 @@ def test_the_shipped_weights_keep_their_maps_on_groups_that_calibration_did_not_
         for group in read_judged_groups(data / "images" / name, data / "gts" / name, 4, preprocessing)
     ]
     target = get_target("openvino")
+    if problem := target.runs_here("int8"):
+        pytest.skip(problem)
     source = prepare(model, calibration, TAKES_UNSIGNED[target.name])
     layers = int8_layers(source.plans)
     judge = Judge(model, groups)

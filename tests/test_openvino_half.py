@@ -19,7 +19,7 @@ from gconet.engines import doctor, openvino_target
 from gconet.engines.registry import choose_target, get_target
 from gconet.engines.target import EngineSpec
 from gconet.export import build_engine
-from gconet.runtime import detect_command, openvino_session
+from gconet.runtime import detect_command, openvino_session, vnni
 from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import run
 from gconet.runtime.errors import TargetError
@@ -105,7 +105,7 @@ def test_the_session_asks_for_the_types_of_the_ir(
     monkeypatch.setattr(openvino_session, "missing_arithmetic", lambda *_: None)
     session = OpenVinoSession(open_bundle(tiny_bundle("openvino", "fp16")), SessionOptions(threads=1))
     maps = session.infer({"images": images})["maps"]
-    (request,) = session._requests.values()
+    request = session.infer_request(images.shape)
     assert request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT") == ov.Type.dynamic
     assert np.abs(maps - eager_maps(tiny_network, images)).mean() < 2e-3
 
@@ -122,12 +122,27 @@ def test_the_session_asks_for_the_types_of_the_ir(
         ("bf16", ["FP32", "BF16"], True),
         ("fp32", ["FP32"], True),
         ("fp8", ["FP32", "FP8"], False),
+        ("int8", ["FP32"], False),
     ],
 )
 def test_what_the_plugin_reports_decides(precision: str, capabilities: list[str], runs: bool) -> None:
     problem = missing_arithmetic(precision, capabilities)
     assert (problem is None) == runs
     assert runs or f"no {precision} arithmetic; build with `gconet build --target openvino" in str(problem)
+
+
+def test_int8_needs_sums_that_do_not_overflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vnni, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert missing_arithmetic("int8", ["INT8"]) is None  # a system that does not tell
+    vnni.CPUINFO.write_text("model name : old\nflags : sse avx2 fma\n")
+    assert "no VNNI" in str(missing_arithmetic("int8", ["INT8"]))
+    assert missing_arithmetic("fp32", ["FP32"]) is None
+    vnni.CPUINFO.write_text("model name : new\nflags : sse avx2 avx_vnni\n")
+    assert missing_arithmetic("int8", ["INT8"]) is None
+    vnni.CPUINFO.write_text("flags : sse avx2\n")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert missing_arithmetic("int8", ["INT8"]) is None
 
 
 @needs_none
