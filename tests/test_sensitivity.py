@@ -12,6 +12,7 @@ from conftest import TINY_SIZE
 from shapes import make_data
 
 from gconet.bench.reference import eager_maps
+from gconet.engines.registry import get_target
 from gconet.export import sensitivity
 from gconet.export.sensitivity_judge import Judge, Judgement, read_judged_groups
 from gconet.export.sensitivity_report import layer_table
@@ -28,6 +29,13 @@ HEAD = "decoder.levels.1.side.*"
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three groups of four photos with truths."""
     return make_data(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture
+def int8_runs() -> None:
+    """Skips where OpenVINO's INT8 cannot be relied on."""
+    if problem := get_target("openvino").runs_here("int8"):
+        pytest.skip(problem)
 
 
 @pytest.fixture
@@ -94,6 +102,7 @@ def test_harm_is_per_operation() -> None:
 # The command
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_the_sweep_reports_layers_and_trade_off(
     sweep: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,12 +132,14 @@ def test_the_sweep_reports_layers_and_trade_off(
     assert "stays float" in out
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_the_trade_off_is_drawn(sweep: Callable[..., int], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'gconet-deploy[accuracy]'")
     assert sweep("--layers", "*side.4", "--steps", "1", "--json", str(tmp_path / "sweep.json")) == 0
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_the_same_photos_for_both_are_pointed_out(
     tiny_checkpoint: Checkpoint, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

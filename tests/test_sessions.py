@@ -166,7 +166,7 @@ def test_the_number_of_a_gpu_reaches_its_session(
     seen: list[SessionOptions] = []
     monkeypatch.setattr(
         "gconet.runtime.tensorrt_session.TensorRtSession",
-        lambda bundle, options: seen.append(options),  # noqa: ARG005
+        lambda bundle, options: seen.append(options) or SimpleNamespace(max_group=None),  # noqa: ARG005
     )
     bundle = gr.open_bundle(tiny_bundle("openvino", "fp32"))
     vars(bundle.manifest)["target"] = "tensorrt"
@@ -200,11 +200,18 @@ def test_loading_a_session_imports_no_framework() -> None:
 # ONNX Runtime's providers
 
 
+class ImaginarySettings(SimpleNamespace):
+    """Settings of a session."""
+
+    def add_session_config_entry(self, name: str, value: str) -> None:
+        vars(self)[name] = value
+
+
 class ImaginaryOrt:
     """ONNX Runtime for GPUs, as far as sessions use it; `started` is what it goes on with, whatever was asked for."""
 
     __version__ = "1.99.0"
-    SessionOptions = SimpleNamespace
+    SessionOptions = ImaginarySettings
 
     def __init__(self, driver: FakeDriver | None = None, started: str = "", error: str = "") -> None:
         self.driver, self.started, self.error = driver, started, error
