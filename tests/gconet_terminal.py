@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gconet.runtime import cli, command_line
 
@@ -52,3 +53,15 @@ def assert_one_line_error(outcome: Outcome, *mentions: object) -> None:
     assert outcome.err.startswith("gconet")
     for mention in mentions:
         assert str(mention) in outcome.err
+
+
+def fill_the_disk_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture whose file name holds `name` finds room on the disk; others do."""
+    save = Image.Image.save
+
+    def save_others(image: Image.Image, path: Path, **options: str) -> None:
+        if name in path.name:
+            raise OSError(28, "No space left on device")
+        save(image, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save_others)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gconet_terminal import Gconet, assert_one_line_error, content
+from gconet_terminal import Gconet, assert_one_line_error, content, fill_the_disk_at
 from PIL import Image
 
 import gconet.runtime as gr
@@ -122,14 +122,7 @@ def test_a_map_that_cannot_be_written_leaves_no_partial_file(
 def test_a_full_disk_leaves_no_part_of_a_group(
     gconet: Gconet, bundle: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = Image.Image.save
-
-    def save_the_first(image: Image.Image, path: Path, **options: str) -> None:
-        if "b c" in path.name:
-            raise OSError(28, "No space left on device")
-        save(image, path, **options)
-
-    monkeypatch.setattr(Image.Image, "save", save_the_first)
+    fill_the_disk_at("b c", monkeypatch)
     outcome = gconet("detect", photos, "--bundle", bundle)
     assert_one_line_error(outcome, "No space left on device", "maps/cats/b c.png")
     assert content(Path()) == {}

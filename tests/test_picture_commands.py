@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gconet_terminal import Gconet, assert_one_line_error, content
+from gconet_terminal import Gconet, assert_one_line_error, content, fill_the_disk_at
 from PIL import Image
 from synthetic_objects import ellipses, map_of, photo_of
 
@@ -200,14 +200,7 @@ def test_an_out_that_cannot_be_written_is_one_line(command: str, gconet: Gconet,
 def test_a_full_disk_leaves_no_part_of_a_group(
     gconet: Gconet, photos: Path, maps: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = Image.Image.save
-
-    def save_the_first(image: Image.Image, path: Path, **options: str) -> None:
-        if "b c" in path.name:
-            raise OSError(28, "No space left on device")
-        save(image, path, **options)
-
-    monkeypatch.setattr(Image.Image, "save", save_the_first)
+    fill_the_disk_at("b c", monkeypatch)
     outcome = gconet("cutout", photos, "--maps", maps, "--out", "out")
     assert_one_line_error(outcome, "No space left on device", "out/ball/b c.png")
     assert content(Path()) == {}

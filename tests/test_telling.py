@@ -65,21 +65,24 @@ def test_no_memory_is_the_users_to_mend(capsys: pytest.CaptureFixture[str]) -> N
     assert "out of memory" in capsys.readouterr().err
 
 
-def test_a_full_disk_anywhere_is_one_line() -> None:
-    code = "import errno, sys; from gconet.runtime.command_line import run\n"
-    code += "def main(_):\n    raise OSError(errno.ENOSPC, 'No space left on device', '/tmp/x')\n"
-    code += "sys.exit(run(main))"
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("    raise OSError(errno.ENOSPC, 'No space left on device', '/tmp/x')\n", "cannot write /tmp/x"),
+        (
+            (
+                "    try:\n        raise OSError(errno.ENOSPC, 'No space left on device')\n"
+                "    except OSError:\n        raise RuntimeError('export failed')\n"
+            ),
+            "cannot write",
+        ),
+    ],
+    ids=["anywhere", "behind a library's error"],
+)
+def test_a_full_disk_is_one_line(body: str, told: str) -> None:
+    code = f"import errno, sys; from gconet.runtime.command_line import run\ndef main(_):\n{body}sys.exit(run(main))"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "gconet: cannot write /tmp/x: No space left on device\n")
-
-
-def test_a_full_disk_behind_a_librarys_error_is_told() -> None:
-    code = "import errno, sys; from gconet.runtime.command_line import run\n"
-    code += "def main(_):\n    try:\n        raise OSError(errno.ENOSPC, 'No space left on device')\n"
-    code += "    except OSError:\n        raise RuntimeError('export failed')\n"
-    code += "sys.exit(run(main))"
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "gconet: cannot write: No space left on device\n")
+    assert (done.returncode, done.stderr) == (2, f"gconet: {told}: No space left on device\n")
 
 
 def test_no_place_for_temporary_files_is_told() -> None:
