@@ -87,7 +87,7 @@ def choose_forms(
     Parameters
     ----------
     form : one of `FORMS`.
-    report : is told of the choice, as report("convolutions", what came of it).
+    report : is told of the choice, as report("forms", what came of it).
 
     Returns
     -------
@@ -98,7 +98,7 @@ def choose_forms(
     network, size = checkpoint.network(), checkpoint.info.preprocessing.size
     if form == "winograd":
         names = list(eligible(InferenceNetwork(network)))
-        report("convolutions", f"{len(names)} in Winograd's form, as asked for")
+        report("forms", f"{len(names)} convolutions in Winograd's, as asked for")
         return {"winograd": names}
     with tqdm(desc="convolutions", unit="shape", disable=None, leave=False) as progress:
         timed = time_forms(network, size, target, progress.update)
@@ -106,7 +106,7 @@ def choose_forms(
     chosen = [name for shape in faster for name in shape.names]
     if faster:
         gains = sorted(shape.direct_ms / shape.winograd_ms for shape in faster)
-        report("convolutions", f"{len(chosen)} in Winograd's form: {gains[0]:.1f} to {gains[-1]:.1f} × as fast here")
+        report("forms", f"{len(chosen)} convolutions in Winograd's: {gains[0]:.1f} to {gains[-1]:.1f} × as fast here")
     return {"winograd": chosen, "timed": [dataclasses.asdict(shape) for shape in timed]} if timed else {}
 
 

@@ -96,7 +96,7 @@ def test_auto_takes_what_was_faster(
     assert isinstance(chosen, dict)
     assert chosen["winograd"] == ["encoder.conv4.conv4_2", "encoder.conv4.conv4_3"]
     assert [shape["winograd_ms"] for shape in chosen["timed"]] == [1.5, 2.0]
-    assert "2 in Winograd's form: 2.0 to 2.0 × as fast here" in capsys.readouterr().out
+    assert "forms       2 convolutions in Winograd's: 2.0 to 2.0 × as fast here" in capsys.readouterr().out
 
 
 def test_refused_where_the_engine_chooses(checkpoint_file: Path, tmp_path: Path) -> None:
