@@ -112,7 +112,7 @@ def open_gallery(path: Path, title: str) -> Iterator[Gallery]:
 def _head(title: str) -> str:
     policy = f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}; "
     policy += "base-uri 'none'; form-action 'none'"
-    views = (("map", "map"), ("attention", "attention of the network"), ("cut", "photo, dark where the map is"))
+    views = (("map", "map"), ("attention", "attention of the network"), ("cut", "photo, dark where nothing was found"))
     choices = "".join(
         f'<label><input type="radio" name="view" id="show-{key}"{" checked" if key == "map" else ""}> {label}</label>\n'
         for key, label in views
