@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
+from gconet.bench.output_files import check_output
 from gconet.bench.photo_groups import extend_photos, read_photos
 from gconet.bench.timing import time_interleaved
 from gconet.runtime import ConsensusBuilder
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
     options = parser.parse_args(arguments)
     detector = load(options.bundle)
+    check_output(options.json)
     photos = read_photos(None)
 
     rows = [
@@ -61,8 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         manifest = detector.bundle.manifest
         engine = {"target": manifest.target, "precision": manifest.precision, "version": manifest.target_version}
-        document = {"engine": engine, "agreement": rows, "cost": cost, "environment": describe_environment()}
-        write_json(options.json, document)
+        facts = {"bundle": describe_bundle(detector.bundle), "environment": describe_environment()}
+        write_json(options.json, {"engine": engine, "agreement": rows, "cost": cost, **facts})
     return EXIT_DONE
 
 
