@@ -12,6 +12,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from gconet.bench.environment import describe_bundle, describe_environment
 from gconet.bench.output_files import check_output
 from gconet.bench.photo_groups import extend_photos, read_photos
-from gconet.bench.timing import time_interleaved
+from gconet.bench.timing import answer_once, time_interleaved
 from gconet.runtime import ConsensusBuilder
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run, write_json
 from gconet.runtime.detector import Detector, load
@@ -97,7 +98,7 @@ def _cost(detector: Detector, pair: Sequence[Photo], rounds: int) -> dict[str, A
         "segment_one": lambda: session.run("segment", {"images": images[:1], "consensus": consensus}),
     }
     with tqdm(total=rounds, desc="cost", unit="round", disable=None, leave=False) as bar:
-        timings = time_interleaved(contenders, rounds, bar.update)
+        timings = time_interleaved(contenders, rounds, bar.update, before=partial(answer_once, contenders))
     medians = {f"{name}_ms": timing.percentile(50) for name, timing in timings.items()}
     samples = {name: list(timing.samples_ms) for name, timing in timings.items()}
     return {**medians, "ratio": medians["segment_one_ms"] / medians["detect_pair_ms"], "samples_ms": samples}
