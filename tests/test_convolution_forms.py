@@ -118,7 +118,7 @@ def test_a_profile_tells_winograds_products_from_the_affinity(
 ) -> None:
     bundle, report = tmp_path / "b.gconet", tmp_path / "p.json"
     manifest = build(checkpoint_file, bundle, "--target", target, "--convolutions", "winograd")
-    words = ["profile", "--bundle", str(bundle), "--rounds", "2", "--warm-up", "1", "--no-roofline"]
+    words = ["profile", "--bundle", str(bundle), "--rounds", "2", "--warm-up", "1", "--threads", "1", "--no-roofline"]
     assert main([*words, "--json", str(report)]) == 0
     layers = json.loads(report.read_text("utf-8"))["layers"]
     names = {layer["name"] for layer in layers if layer["kind"] == "winograd"}
