@@ -112,6 +112,35 @@ def test_a_capsule_made_here_is_taken_over_without_a_copy_and_let_go_of(consumer
     assert gone() is None
 
 
+def test_a_consumer_that_refuses_a_capsule_says_why_and_lets_go_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """It drops the capsule with its exception on the way, in the middle of which what frees it is called."""
+
+    class Owner:
+        pass
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+
+    class OnGpu:
+        def __init__(self, owner: Owner) -> None:
+            self.owner = owner
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return dlpack.CUDA, 0
+
+        def __dlpack__(self, **_: Any) -> object:
+            return dlpack.make_capsule(4096, (2, 3), self.__dlpack_device__(), self.owner)
+
+    array = OnGpu(owner)
+    del owner
+    with pytest.raises((RuntimeError, BufferError), match="(?i)device"):
+        np.from_dlpack(array)
+    del array
+    gc.collect()
+    assert gone() is None
+    assert capfd.readouterr().err == ""
+
+
 # In
 
 
