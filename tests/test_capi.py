@@ -120,6 +120,16 @@ def test_examples_tell_what_is_wrong_in_one_line(
         assert done.stderr.count("\n") == 1
 
 
+def test_the_c_example_tells_of_a_disk_that_is_full_halfway(
+    tiny_bundle: BundleMaker, compile_c: Compile, tmp_path: Path
+) -> None:
+    (tmp_path / "wide.pfm").symlink_to("/dev/full")
+    Image.new("RGB", (1024, 64)).save(tmp_path / "wide.ppm")  # rows of whole blocks: nothing is left for the end
+    done = run(compile_c(EXAMPLES / "detect.c"), tiny_bundle("onnxruntime", "fp32"), tmp_path, tmp_path / "wide.ppm")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"detect: {tmp_path / 'wide.ppm'} has a map that cannot be written\n"
+
+
 def test_the_readmes_example_compiles(capi: dict[str, Path], tmp_path: Path) -> None:
     source, readme = tmp_path / "readme.c", (HERE.parent / "README.md").read_text("utf-8")
     source.write_text(readme.split("```c\n")[1].split("```")[0], "utf-8")
@@ -180,6 +190,22 @@ def test_a_python_that_is_missing_or_lacks_the_packages_is_an_error(
     folders = os.pathsep.join([*build.source_folders(), str(SITE_PACKAGES)])
     done = run(*command, GCONET_PYTHON=bare, GCONET_PYTHONPATH=folders)
     assert (done.returncode, done.stdout) == (0, "GCONET_OK \n")
+
+
+@pytest.mark.parametrize("before", ["", "x"])
+def test_a_long_path_is_cut_between_characters_in_one_line(
+    before: str, capi: dict[str, Path], tiny_bundle: BundleMaker, compile_c: Compile, tmp_path: Path
+) -> None:
+    absent = tmp_path / f"{before}a\nb" / ("é" * 120) / ("é" * 120) / "python"
+    command = compile_c(HERE / "capi_plugin.c"), capi["library"], tiny_bundle("onnxruntime", "fp32")
+    done = run(*command, GCONET_PYTHON=str(absent))  # whose output is read as UTF-8
+    assert done.stdout.startswith(
+        f"GCONET_ERROR_PYTHON there is no Python at {str(absent)[:100].replace(chr(10), ' ')}"
+    )
+    assert done.stdout.endswith(
+        "é; set GCONET_PYTHON to the interpreter of an environment that has gconet-deploy[capi]\n"
+    )
+    assert done.stdout.count("\n") == 1
 
 
 def test_a_hosts_own_python_settings_do_not_matter(
@@ -260,6 +286,21 @@ def test_a_python_without_a_shared_library_is_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(build.sysconfig, "get_config_var", {"LDLIBRARY": "libpython3.11.a"}.get)
     with pytest.raises(gr.TargetError, match=r"no shared library to embed \(libpython3\.11\.a\): .*python3-dev"):
         build.python_library()
+
+
+def test_other_systems_than_linux_are_told_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build.sys, "platform", "darwin")
+    monkeypatch.setattr(build.sysconfig, "get_config_var", {"LDLIBRARY": "Python.framework/Versions/3.11/Python"}.get)
+    with pytest.raises(gr.TargetError, match=r"made for Linux, not darwin: use the Python interface"):
+        build.build(tmp_path / "out")
+
+
+def test_a_link_that_cannot_be_made_leaves_nothing(capi: dict[str, Path], tmp_path: Path) -> None:  # noqa: ARG001 (skips)
+    link = build.files_of(tmp_path)["link"]
+    link.mkdir(parents=True)
+    with pytest.raises(gr.UsageError, match=r"cannot write .*libgconet\.so: "):
+        build.build(tmp_path, overwrite=True)
+    assert not list(link.parent.glob(".*"))
 
 
 def test_without_cffi_the_extra_is_named(
