@@ -16,7 +16,7 @@ from gconet.runtime.paths import reason
 
 
 class Column:
-    """One array of each photo, all of a shape and type, appended in blocks and read back in blocks."""
+    """One array of each photo, all of a shape and type, written in blocks and read back in blocks."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._shape, self._dtype = shape, dtype
@@ -28,16 +28,17 @@ class Column:
         """Photos so far."""
         return self._length
 
-    def append(self, block: NDArray[Any]) -> None:
-        """Add the arrays (n, …) of n photos.
+    def append(self, block: NDArray[Any], start: int | None = None) -> None:
+        """Add the arrays (n, …) of n photos, behind those of the first `start`; None for behind all.
 
         Raises
         ------
         UsageError
             If there is no room on the disk.
         """
+        start = self._length if start is None else start
         try:
-            self._file.seek(self._length * self._size * self._dtype.itemsize)
+            self._file.seek(start * self._size * self._dtype.itemsize)
             self._file.write(np.ascontiguousarray(block, self._dtype).data)
             self._file.flush()
         except OSError as error:
@@ -45,7 +46,7 @@ class Column:
                 f"no room for the features of a large group in {tempfile.gettempdir()} ({reason(error)}): "
                 "free some, or set TMPDIR to a folder on a larger disk"
             ) from error
-        self._length += len(block)
+        self._length = start + len(block)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """The arrays of photos `start` to `stop`, as they were added."""
