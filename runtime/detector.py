@@ -129,7 +129,7 @@ class Detector:
 
         Parameters
         ----------
-        photos : as for `detect`.
+        photos : as for `detect`; none have no maps.
         consensus : (C,), of a detector of the same network.
 
         Returns
@@ -148,6 +148,7 @@ class Detector:
     def segment_stream(self, photos: Photos, consensus: FloatArray) -> Iterator[FloatArray]:
         """The maps of `segment` one by one, in flat memory; raises UsageError at once, else as for `segment`."""
         check_list(photos)
+        consensus = np.asarray(consensus, np.float32)  # of which engines take no other kind
         if consensus.shape != (self.channels,):
             raise UsageError(f"a consensus of this network has shape ({self.channels},), not {consensus.shape}")
         if not np.isfinite(consensus).all():
@@ -160,7 +161,7 @@ class Detector:
     @property
     def channels(self) -> int:
         """Numbers in a consensus of this network: 512 in the paper's."""
-        return int(self.bundle.manifest.architecture.get("encoder_channels", (512,))[-1])
+        return self.bundle.manifest.channels
 
     def streams(self, count: int) -> bool:
         """Whether a group of `count` photos is done in blocks."""
