@@ -14,8 +14,8 @@ def unreported() -> Iterator[None]:
     """Import OpenVINO in the block without a word to anybody.
 
     To send its report it would fork this process, which may be a C program of many threads, wait for up to three
-    seconds where the network does not answer, and keep a number for this user in the home folder. A process that has imported it, or its
-    reporter, by itself has its own way.
+    seconds where the network does not answer, and keep a number for this user in the home folder. A process that has
+    imported it, or its reporter, by itself has its own way.
     """
     if REPORTER in sys.modules:
         yield
