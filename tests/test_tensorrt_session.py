@@ -1,4 +1,4 @@
-"""The TensorRT session on an imaginary GPU: buffers, graphs and kernels; real GPUs: test_gpu_sessions.py."""
+"""The TensorRT session on an imaginary GPU: buffers, graphs and kernels; real GPUs: test_gpu_*.py."""
 
 from __future__ import annotations
 
