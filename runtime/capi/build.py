@@ -215,5 +215,5 @@ def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
 def _link(path: Path) -> None:
     """The name that compilers look for, as a link to the one that programs load."""
     with replacing(path) as temporary, cannot_write(path):
-        temporary.unlink(missing_ok=True)  # of a process that was killed
+        temporary.unlink(missing_ok=True)  # of a process of this number that was killed
         temporary.symlink_to(LIBRARY)
