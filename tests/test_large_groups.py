@@ -256,6 +256,13 @@ def test_a_column_keeps_every_bit(dtype: type[np.generic], rng: np.random.Genera
     assert column.read(1, 3).dtype == dtype
 
 
+def test_a_disk_too_full_for_a_file_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    with pytest.raises(gr.UsageError, match=r"no room for the features .*No usable temporary directory.*TMPDIR"):
+        Column((1000,), np.dtype(np.float32))
+
+
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/full").open("r+b") as full:
         monkeypatch.setattr("tempfile.TemporaryFile", lambda: full)
