@@ -46,8 +46,7 @@ def cpu_products(threads: int | None) -> list[Product]:
         ]
     if not importlib.util.find_spec("openvino"):
         return products
-    import openvino as ov
-
+    ov = import_or_explain("openvino", ("openvino",))
     core = ov.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     settings = {"INFERENCE_NUM_THREADS": threads} if threads else {}

@@ -7,6 +7,7 @@ from importlib import metadata
 from types import ModuleType
 
 from gconet.runtime.errors import TargetError, one_line
+from gconet.runtime.openvino_reports import unreported
 
 
 def installed_version(distribution: str) -> str | None:
@@ -26,7 +27,8 @@ def import_or_explain(module: str, distributions: tuple[str, ...]) -> ModuleType
         With the command that installs it, if it cannot be imported.
     """
     try:
-        return importlib.import_module(module)
+        with unreported():
+            return importlib.import_module(module)
     except (ImportError, OSError) as error:
         raise TargetError(
             f"{module} cannot be imported ({one_line(error)}): pip install {' '.join(distributions)}"

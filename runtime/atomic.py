@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from gconet.runtime.paths import reason
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write() fails with these and no name
 
 PARTIAL = ".partial-"  # and the number of the process, in the names of temporary files
+_calls = itertools.count()  # threads of a process may write the same file
 
 
 @contextlib.contextmanager
@@ -30,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if not path.name:
         raise UsageError(f"cannot write {path}: it is a folder, name a file")
-    temporary = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}.{next(_calls)}")
     try:
         with cannot_write(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def partial_of(temporary: Path) -> Path | None:
     """The path whose place a temporary file of `replacing` was to take; None if it is no such file."""
-    match = re.fullmatch(rf"\.(.+){re.escape(PARTIAL)}\d+", temporary.name, re.DOTALL)
+    match = re.fullmatch(rf"\.(.+){re.escape(PARTIAL)}\d+(?:\.\d+)?", temporary.name, re.DOTALL)
     return temporary.with_name(match[1]) if match else None
 
 

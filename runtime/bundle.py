@@ -26,7 +26,9 @@ class Bundle:
     manifest: Manifest
 
     def file(self, suffix: str) -> Path:
-        """Path of the one artefact that ends in `suffix`; raises BundleError if there is none."""
+        """Path of the artefact of that name, or else of one that ends so; raises BundleError if there is none."""
+        if suffix in self.manifest.files:
+            return self.folder / suffix
         for name in self.manifest.files:
             if name.endswith(suffix):
                 return self.folder / name

@@ -47,7 +47,8 @@ class ConsensusBuilder:
         Raises
         ------
         PhotoError
-            If a photo cannot be read or is no such array; those of its block and after it are not added.
+            If a photo cannot be read or is no such array. After this and other errors, those of its block and after it
+            are not added.
         UsageError
             If there is no room on the disk for the features.
         TargetError
@@ -55,8 +56,13 @@ class ConsensusBuilder:
         """
         arrays = (as_array(photo, index) for index, photo in enumerate(photos))
         for images in input_blocks(arrays, len(photos), self._preprocessing):
-            self._group.append(images)
-            self._agreement.compare_new()
+            before = len(self._group)
+            try:
+                self._group.append(images)
+                self._agreement.compare_new()
+            except BaseException:  # an interruption too, after which a notebook goes on
+                self._group.cut(before)
+                raise
 
     def consensus(self) -> FloatArray:
         """(C,) float32, 512 numbers of the paper's network; raises UsageError while there are no photos."""

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("photos", nargs="+", metavar="PHOTOS", help="photos of one group, or a folder of them")
     parser.add_argument("--out", type=Path, required=True, metavar="F", help="file to write, such as chair.safetensors")
     parser.add_argument("--bundle", default="build/gconet.gconet", help="bundle to run (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto or cpu (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists already")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave photos out that cannot be read")

@@ -80,6 +80,9 @@ def load_consensus(path: str | os.PathLike[str], bundle: Bundle) -> Consensus:
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[HEADER])
+            found = file.get_slice("consensus")
+            if (found.get_dtype(), found.get_shape()) != ("F32", [bundle.manifest.channels]):  # before it is read
+                raise ValueError(f"its vector is {found.get_dtype()} {found.get_shape()}")
             vector = file.get_tensor("consensus")
         if not isinstance(header["schema"], int) or header["schema"] > SCHEMA:
             raise ConsensusError(
@@ -88,8 +91,8 @@ def load_consensus(path: str | os.PathLike[str], bundle: Bundle) -> Consensus:
         consensus = Consensus(
             vector, tuple(map(str, header["photos"])), str(header["bundle"]), (header["checkpoint"], header["size"])
         )
-        if vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all():
-            raise ValueError(f"its vector is {vector.dtype} {vector.shape}, or not finite")
+        if not np.isfinite(vector).all():
+            raise ValueError("its vector is not finite")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConsensusError(
             f"{path} is not a consensus ({one_line(error)}): make it again with `gconet consensus`"

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     defaults = Limits()
     parser = Parser("gconet demo", DESCRIPTION, EPILOG)
     parser.add_argument("--bundle", default="build/gconet.gconet", help="bundle to run (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto or cpu (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     add_signature_argument(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")

@@ -6,35 +6,32 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
 from gconet.runtime.bundle import Bundle, open_bundle
+from gconet.runtime.callers_memory import CallersMemory
 from gconet.runtime.consensus_builder import ConsensusBuilder
 from gconet.runtime.encoded_group import graph_session
 from gconet.runtime.errors import UsageError
 from gconet.runtime.large_groups import (
     Progress,
-    check_one_call,
+    check_count,
     input_blocks,
     segment_maps,
     silent,
-    stream_maps,
     streams,
 )
 from gconet.runtime.lookahead import ahead
-from gconet.runtime.prepared_group import Photos, PreparedGroup, arrays, check_list
+from gconet.runtime.prepared_group import Photos, PreparedGroup, arrays, check_list, finish, infer
 from gconet.runtime.preprocess import SIZE_STEP, FloatArray, resize_map, to_input
-from gconet.runtime.session import DeviceSession, Session, open_session
-
-if TYPE_CHECKING:
-    from gconet.runtime.device_arrays import DeviceArray
+from gconet.runtime.session import Session, open_session
 
 LOG = logging.getLogger(__name__)
 
 
-class Detector:
+class Detector(CallersMemory):
     """A loaded bundle. Make one with `load`; calls from several threads are safe."""
 
     def __init__(self, bundle: Bundle, session: Session) -> None:
@@ -75,7 +72,7 @@ class Detector:
         ----------
         progress : of a large group, called as progress("encode" or "draw", photos done, photos in all).
         """
-        return self._finish(self._infer(self._prepare(photos)), progress)
+        return finish(self.bundle, self.session, infer(self.session, self._prepare(photos)), progress)
 
     def detect_groups(self, groups: Iterable[Photos]) -> Iterator[list[FloatArray]]:
         """Maps of many groups, one after the other, faster than a loop over `detect`.
@@ -95,8 +92,8 @@ class Detector:
 
     def stream_groups(self, groups: Iterable[Photos], progress: Progress = silent) -> Iterator[Iterator[FloatArray]]:
         """The same with each group's maps one by one, as `stream` gives them; use them up before the next group's."""
-        prepared = ahead(self._infer, ahead(self._prepare, groups))
-        return (self._finish(group, progress) for group in prepared)
+        computed = ahead(partial(infer, self.session), ahead(self._prepare, groups))
+        return (finish(self.bundle, self.session, group, progress) for group in computed)
 
     def consensus(self, photos: Photos) -> FloatArray:
         """What a group shares, to be found in other photos by `segment`, and kept by `save_consensus`.
@@ -129,7 +126,7 @@ class Detector:
 
         Parameters
         ----------
-        photos : as for `detect`.
+        photos : as for `detect`; none have no maps.
         consensus : (C,), of a detector of the same network.
 
         Returns
@@ -148,6 +145,7 @@ class Detector:
     def segment_stream(self, photos: Photos, consensus: FloatArray) -> Iterator[FloatArray]:
         """The maps of `segment` one by one, in flat memory; raises UsageError at once, else as for `segment`."""
         check_list(photos)
+        consensus = np.asarray(consensus, np.float32)  # of which engines take no other kind
         if consensus.shape != (self.channels,):
             raise UsageError(f"a consensus of this network has shape ({self.channels},), not {consensus.shape}")
         if not np.isfinite(consensus).all():
@@ -160,7 +158,7 @@ class Detector:
     @property
     def channels(self) -> int:
         """Numbers in a consensus of this network: 512 in the paper's."""
-        return int(self.bundle.manifest.architecture.get("encoder_channels", (512,))[-1])
+        return self.bundle.manifest.channels
 
     def streams(self, count: int) -> bool:
         """Whether a group of `count` photos is done in blocks."""
@@ -200,109 +198,9 @@ class Detector:
         LOG.info("group of %d: read and resized in %.0f ms", len(photos), 1e3 * (time.perf_counter() - start))
         return PreparedGroup(photos, values, shapes)
 
-    def _infer(self, group: PreparedGroup) -> PreparedGroup:
-        if group.values is None:
-            return group
-        start = time.perf_counter()
-        maps = self.session.infer({"images": group.values})["maps"]
-        LOG.info("group of %d: computed in %.0f ms", len(maps), 1e3 * (time.perf_counter() - start))
-        return group._replace(values=maps)
-
-    def _finish(self, group: PreparedGroup, progress: Progress) -> Iterator[FloatArray]:
-        shapes = group.shapes
-        maps: Iterable[FloatArray]
-        if group.values is None:
-            manifest, count = self.bundle.manifest, len(group.photos)
-            LOG.info("group of %d: done in blocks", count)
-            inputs = input_blocks(arrays(group.photos, shapes), count, manifest.preprocessing)
-            maps = stream_maps(self.session, manifest, inputs, count, progress)
-        else:
-            maps = group.values[:, 0]
-        return (resize_map(saliency, *shapes[index]) for index, saliency in enumerate(maps))
-
-    def detect_on_device(self, images: object, maps: object | None = None) -> DeviceArray:
-        """Run a group whose network input lies on the GPU already; nothing is copied, and nothing waited for.
-
-        Parameters
-        ----------
-        images : (N, 3, S, S) float32, C-contiguous, on the GPU of `load`'s device: what `preprocess.to_input` makes of
-            N photos, S being the size there. A tensor of PyTorch or CuPy, a PyCUDA `GPUArray` in the primary context,
-            or anything else with DLPack or `__cuda_array_interface__`. Leave it unchanged until the maps are computed.
-        maps : such an array of (N, 1, S, S) to write to; None for new memory. Giving the same arrays again is fastest.
-
-        Returns
-        -------
-        (N, 1, S, S) float32 in [0, 1], at the network's size, perhaps still being computed: `torch.from_dlpack`,
-        `cupy.from_dlpack` and others wait for it on the GPU; see `DeviceArray`.
-
-        Raises
-        ------
-        UsageError
-            If an array is not as above, the group too large, or the engine runs on the CPU.
-        TargetError
-            If the engine fails.
-        """
-        if not isinstance(self.session, DeviceSession):
-            raise UsageError(
-                f"{self.bundle.folder} runs on the CPU: build it for a GPU, `gconet build --target tensorrt`"
-            )
-        outputs = None if maps is None else {"maps": maps}
-        return self.session.infer_device({"images": images}, outputs)["maps"]
-
-    def detect_into(self, images: object, maps: object) -> None:
-        """Run a group from network input to maps at the network's size, both in memory of the caller's.
-
-        The engine reads and writes the caller's memory where it lies (of a plan: copies by way of pinned memory). After
-        the first call with as many photos, a call allocates nothing; of a large group, done in blocks, this does not
-        hold. Nothing is kept after the call. Other threads run meanwhile, the engine works outside the GIL; calls from
-        several threads are safe, each with maps of its own.
-
-        Parameters
-        ----------
-        images : (N, 3, S, S) float32, C-contiguous, as `preprocess.to_input` makes them: a numpy array, one of anybody
-            who speaks DLPack on the host, such as a PyTorch tensor, or a `HostBuffer` of an address. Not written to.
-        maps : (N, 1, S, S) such an array, writable, that shares no memory with `images`. Values become [0, 1], 1 is the
-            shared object; `preprocess.resize_map` brings them to a photo's size. On an error they mean nothing.
-
-        Raises
-        ------
-        UsageError
-            If an array is not as above, or `images` not finite; or as for `detect`.
-        TargetError
-            If the engine fails.
-        """
-        from gconet.runtime.in_place import detect_into  # here, as are other ways that few programs go
-
-        detect_into(self, images, maps)
-
-    def segment_into(self, images: object, consensus: object, maps: object) -> None:
-        """The same as `detect_into` with a known consensus (C,), each photo by itself.
-
-        Raises
-        ------
-        BundleError
-            If the bundle lacks the graph for it: it is old, or of a TensorRT plan.
-        UsageError, TargetError
-            As for `detect_into`.
-        """
-        from gconet.runtime.in_place import segment_into
-
-        segment_into(self, images, consensus, maps)
-
     def check_count(self, count: int) -> None:
         """Raise UsageError if a group of `count` photos is empty or more than the plan, or memory, has room for."""
-        if count < 1:
-            raise UsageError("a group needs at least one photo")
-        if self.streams(count):
-            return
-        limit = self.session.max_group
-        if limit is None:
-            check_one_call(self.bundle.manifest.preprocessing.size, count)
-        elif count > limit:
-            raise UsageError(
-                f"a group of {count} photos: {self.bundle.folder} takes up to {limit}; "
-                f"for more, build with `--max-group {count}`"
-            )
+        check_count(self.bundle, self.session, count)
 
 
 def load(

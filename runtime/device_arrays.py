@@ -177,6 +177,9 @@ def _by_interface(
         pointer, is_read_only = int(interface["data"][0]), bool(interface["data"][1])
         kind = np.dtype(interface["typestr"])
         strides, producer = interface.get("strides"), interface.get("stream")
+        strides = None if strides is None else tuple(int(step) for step in strides)
+        if strides is not None and len(strides) != len(shape):
+            raise ValueError(f"{len(strides)} strides of {len(shape)} axes")
     except (LookupError, TypeError, ValueError) as error:
         raise UsageError(
             f"{name}: the __cuda_array_interface__ of a {type(array).__name__} is damaged: {error!r}"
@@ -188,7 +191,7 @@ def _by_interface(
     if writable and is_read_only:
         raise UsageError(f"{name}: it is read-only: pass an array that may be written")
     if strides is not None:
-        _check_contiguous(name, shape, tuple(strides))
+        _check_contiguous(name, shape, strides)
     _check_place(pointer, name, stream.device)
     if producer is not None:
         if producer == 0:

@@ -1,4 +1,4 @@
-"""DLPack capsules, read and made with ctypes: the structures of dlpack.h before version 1.0, which all libraries take.
+"""DLPack capsules, read and made: the structures of dlpack.h before version 1.0, which all libraries take.
 
 A capsule that is read here is left unclaimed: it owns its tensor, and gives it back when the capsule is collected.
 """
@@ -9,6 +9,8 @@ import ctypes
 from ctypes import pythonapi
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 NAME = b"dltensor"
 CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13  # DLDeviceType; CUDA_HOST is pinned memory of the host
@@ -35,18 +37,14 @@ class _Tensor(ctypes.Structure):
     )
 
 
-_Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
 class _ManagedTensor(ctypes.Structure):
-    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter))
+    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
 
 
-# Capsules are passed as addresses: one that is being destroyed must not be referenced anew.
-_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", pythonapi))
-_get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", pythonapi))
-_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, _Destructor)(("PyCapsule_New", pythonapi))
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", pythonapi))
+_get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", pythonapi)
+)
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,9 @@ class TensorView:
 
 def read_capsule(capsule: Any) -> TensorView:
     """Look into a capsule, which must be kept for as long as the memory is used; raises ValueError if it is none."""
-    if not _is_valid(id(capsule), NAME):
+    if not _is_valid(capsule, NAME):
         raise ValueError("its __dlpack__ returned no capsule of an unversioned DLPack tensor")
-    tensor = _ManagedTensor.from_address(_get_pointer(id(capsule), NAME)).tensor
+    tensor = _tensor_in(capsule)
     rank = range(tensor.ndim)
     return TensorView(
         (tensor.data or 0) + tensor.byte_offset,
@@ -84,26 +82,28 @@ def read_capsule(capsule: Any) -> TensorView:
     )
 
 
-_exported: dict[int, tuple[_ManagedTensor, Any, object]] = {}  # what consumers have not given back yet, by address
+class _Lent:
+    """Memory for numpy to describe, and whose it is."""
+
+    def __init__(self, pointer: int, shape: tuple[int, ...], owner: object) -> None:
+        self.__array_interface__ = {"shape": shape, "typestr": "<f4", "data": (pointer, False), "version": 3}
+        self.owner = owner
 
 
 def make_capsule(pointer: int, shape: tuple[int, ...], device: tuple[int, int], owner: object) -> object:
-    """A capsule of C-contiguous float32 memory that keeps `owner` alive until its consumer is done with it."""
-    sizes = (ctypes.c_int64 * len(shape))(*shape)
-    tensor = _Tensor(pointer, _Device(*device), len(shape), _DataType(FLOAT, 32, 1), sizes, None, 0)
-    managed = _ManagedTensor(tensor, None, _delete)
-    address = ctypes.addressof(managed)
-    _exported[address] = managed, sizes, owner
-    return _new(address, NAME, _destroy)
+    """A capsule of C-contiguous float32 memory that keeps `owner` alive until its consumer is done with it.
+
+    numpy makes it, of an array that never looks at its memory: what frees it is then C, which a consumer may call while
+    an exception of its own is on the way, without the GIL, or after the interpreter's end. A function of ctypes fails
+    there. Only the device is ours.
+    """
+    capsule: object = np.asarray(_Lent(pointer, shape, owner)).__dlpack__()
+    tensor = _tensor_in(capsule)
+    tensor.device = _Device(*device)
+    tensor.strides = None  # as C-contiguous ones may be
+    return capsule
 
 
-def _forget(address: int) -> None:
-    _exported.pop(address, None)
-
-
-def _forget_unclaimed(capsule: int) -> None:
-    if _is_valid(capsule, NAME):  # a consumer would have renamed it
-        _forget(_get_pointer(capsule, NAME))
-
-
-_delete, _destroy = _Deleter(_forget), _Destructor(_forget_unclaimed)
+def _tensor_in(capsule: Any) -> _Tensor:
+    managed = _ManagedTensor.from_address(_get_pointer(capsule, NAME))
+    return managed.tensor

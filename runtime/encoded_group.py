@@ -76,7 +76,7 @@ class EncodedGroup:
         return len(self.pixel_bias)
 
     def append(self, images: FloatArray) -> None:
-        """Encode photos (n, 3, S, S), as `to_input` gives them; at most a block.
+        """Encode photos (n, 3, S, S), as `to_input` gives them; at most a block, and all of it or nothing.
 
         Raises
         ------
@@ -96,6 +96,10 @@ class EncodedGroup:
             self._append("images", images)
         self.pixel_bias += [values.reshape(-1) for values in bias[: len(images)]]
 
+    def cut(self, length: int) -> None:
+        """Forget all photos but the first `length`."""
+        del self.pixel_bias[length:]
+
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """What was kept of photos `start` to `stop`, by the name of the tensor."""
         return self._columns[name].read(start, stop)
@@ -112,4 +116,4 @@ class EncodedGroup:
     def _append(self, name: str, block: NDArray[Any]) -> None:
         if name not in self._columns:
             self._columns[name] = Column(block.shape[1:], block.dtype)
-        self._columns[name].append(block)
+        self._columns[name].append(block, len(self))  # over what is left of photos that failed halfway

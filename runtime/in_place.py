@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from gconet.runtime.bundle import Bundle
 from gconet.runtime.encoded_group import block_size, blocks, graph_session
 from gconet.runtime.host_arrays import HostView, check_apart, check_finite, take_in, take_out
-from gconet.runtime.large_groups import stream_maps
+from gconet.runtime.large_groups import check_count, stream_maps, streams
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.session import DETECT, IntoSession, Session, Tensors
 
-if TYPE_CHECKING:
-    from gconet.runtime.detector import Detector
 
-
-def detect_into(detector: Detector, images: object, maps: object) -> None:
+def detect_into(bundle: Bundle, session: Session, images: object, maps: object) -> None:
     """See `Detector.detect_into`."""
-    inputs, outputs = _take(detector, images, maps)
-    values, count = inputs.array, len(inputs.array)
-    detector.check_count(count)
-    manifest = detector.bundle.manifest
-    if not detector.streams(count):
-        _run(detector.session, DETECT, {"images": values}, outputs.array)
+    inputs, outputs = _take(bundle, images, maps)
+    values, count, size = inputs.array, len(inputs.array), bundle.manifest.preprocessing.size
+    check_count(bundle, session, count)
+    if not streams(session, size, count):
+        _run(session, DETECT, {"images": values}, outputs.array)
         return
-    parts = (values[start:stop] for start, stop in blocks(count, block_size(manifest.preprocessing.size)))
-    for index, saliency in enumerate(stream_maps(detector.session, manifest, parts, count)):
+    parts = (values[start:stop] for start, stop in blocks(count, block_size(size)))
+    for index, saliency in enumerate(stream_maps(session, bundle.manifest, parts, count)):
         outputs.array[index, 0] = saliency
 
 
-def segment_into(detector: Detector, images: object, consensus: object, maps: object) -> None:
+def segment_into(bundle: Bundle, session: Session, images: object, consensus: object, maps: object) -> None:
     """See `Detector.segment_into`."""
-    inputs, outputs = _take(detector, images, maps)
-    shared = take_in(consensus, "consensus", (detector.channels,))
+    inputs, outputs = _take(bundle, images, maps)
+    shared = take_in(consensus, "consensus", (bundle.manifest.channels,))
     check_finite(shared, "consensus")
     check_apart(shared, "consensus", outputs, "maps")
-    session, kernel = graph_session(detector.session, "segment"), shared.array.reshape(1, -1, 1, 1)
-    for start, stop in blocks(len(inputs.array), block_size(detector.bundle.manifest.preprocessing.size)):
+    graphs, kernel = graph_session(session, "segment"), shared.array.reshape(1, -1, 1, 1)
+    for start, stop in blocks(len(inputs.array), block_size(bundle.manifest.preprocessing.size)):
         tensors = {"images": inputs.array[start:stop], "consensus": kernel}
-        _run(session, "segment", tensors, outputs.array[start:stop])
+        _run(graphs, "segment", tensors, outputs.array[start:stop])
 
 
-def _take(detector: Detector, images: object, maps: object) -> tuple[HostView, HostView]:
+def _take(bundle: Bundle, images: object, maps: object) -> tuple[HostView, HostView]:
     """The caller's arrays, checked; no memory of the size of either is needed."""
-    size = detector.bundle.manifest.preprocessing.size
+    size = bundle.manifest.preprocessing.size
     inputs = take_in(images, "images", (None, 3, size, size))
     outputs = take_out(maps, "maps", (len(inputs.array), 1, size, size))
     check_apart(inputs, "images", outputs, "maps")

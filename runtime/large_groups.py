@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from gconet.runtime.agreement import Agreement
+from gconet.runtime.bundle import Bundle
 from gconet.runtime.encoded_group import EncodedGroup, block_size, blocks, graph_session, run_padded
 from gconet.runtime.errors import UsageError
 from gconet.runtime.lookahead import ahead
@@ -53,6 +54,22 @@ def check_one_call(size: int, count: int) -> None:
 def streams(session: Session, size: int, count: int) -> bool:
     """Whether a group of `count` photos is done in blocks, for network input of `size`×`size`."""
     return isinstance(session, GraphSession) and "draw" in session.graphs and count > one_call_limit(size)
+
+
+def check_count(bundle: Bundle, session: Session, count: int) -> None:
+    """Raise UsageError if a group of `count` photos is empty or more than the plan, or memory, has room for."""
+    if count < 1:
+        raise UsageError("a group needs at least one photo")
+    size, limit = bundle.manifest.preprocessing.size, session.max_group
+    if streams(session, size, count):
+        return
+    if limit is None:
+        check_one_call(size, count)
+    elif count > limit:
+        raise UsageError(
+            f"a group of {count} photos: {bundle.folder} takes up to {limit}; "
+            f"for more, build with `--max-group {count}`"
+        )
 
 
 def input_blocks(photos: Iterable[Photo], count: int, preprocessing: Preprocessing) -> Iterator[FloatArray]:

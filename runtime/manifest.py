@@ -17,6 +17,8 @@ MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.onnx"  # what a weight-stripped plan is refitted from
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST = 2**31 - 1  # of numbers that interfaces have 32 bits for
+USUAL_CHANNELS = (512,)  # the last of the paper's encoder, where a manifest says nothing of them
 TYPES: Mapping[str, type] = {
     **dict.fromkeys(("model", "target", "precision", "target_version", "created"), str),
     **dict.fromkeys(("max_group", "opset"), int),
@@ -82,6 +84,11 @@ class Manifest:
     plan_options: Mapping[str, Any] = field(default_factory=dict)
     convolutions: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def channels(self) -> int:
+        """Numbers in a consensus of this network: 512 in the paper's."""
+        return int(self.architecture.get("encoder_channels", USUAL_CHANNELS)[-1])
+
     def to_json(self) -> str:
         """The manifest as it is written."""
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
@@ -113,8 +120,8 @@ class Manifest:
             for key, expected in TYPES.items():
                 if key in values and not isinstance(values[key], expected):
                     raise TypeError(f"{key} is {values[key]!r}")
-            _check_channels(values["architecture"].get("encoder_channels", [512]))
-            if values["max_group"] < 1:
+            _check_channels(values["architecture"].get("encoder_channels", USUAL_CHANNELS))
+            if not 0 < values["max_group"] <= MOST:
                 raise ValueError(f"max_group {values['max_group']!r} is no group size")
             if values.get("weights_stripped") and WEIGHTS_NAME not in values["files"]:
                 raise ValueError(f"its plan is stripped of weights, and it has no {WEIGHTS_NAME}")
@@ -133,7 +140,8 @@ def _capabilities(document: Sequence[str]) -> tuple[str, ...]:
 
 def _check_channels(document: Sequence[int]) -> None:
     """Refuse channels of the encoder that are no list of numbers; the last is the length of a consensus."""
-    if not isinstance(document, list | tuple) or not document or not all(type(c) is int and c > 0 for c in document):
+    known = isinstance(document, list | tuple) and all(type(c) is int and 0 < c <= MOST for c in document)
+    if not known or not document:
         raise ValueError(f"encoder_channels {document!r} are no numbers of channels")
 
 

@@ -7,7 +7,7 @@ import io
 from types import ModuleType
 from typing import Any
 
-from gconet.runtime.bundle import Bundle
+from gconet.runtime.bundle import REBUILD, Bundle
 from gconet.runtime.errors import BundleError, TargetError, one_line
 from gconet.runtime.session import DETECT, SessionOptions
 
@@ -53,8 +53,9 @@ def create_session(ort: ModuleType, bundle: Bundle, options: SessionOptions, gra
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.layer_times / "onnxruntime")
     path = bundle.file(f"{graph}.onnx")
-    if (bundle.folder / WEIGHTS_FILE).exists():
-        bundle.file(WEIGHTS_FILE)  # ONNX Runtime reads it by itself: only if the manifest vouches for it
+    # ONNX Runtime reads weights by itself: only if the manifest vouches for that very file.
+    if (bundle.folder / WEIGHTS_FILE).exists() and WEIGHTS_FILE not in bundle.manifest.files:
+        raise BundleError(f"{bundle.folder} holds no {WEIGHTS_FILE} file that its manifest vouches for: {REBUILD}")
     try:
         # With a fallback it would print, not raise, and run on the CPU.
         session = ort.InferenceSession(path, settings, providers=_providers(wanted, bundle, options), enable_fallback=0)

@@ -39,6 +39,7 @@ class OnnxRuntimeSession:
         self._create: Callable[[str], Any] = partial(create_session, ort, bundle, options)
         self._parts: dict[str, Any] = {DETECT: self._session}
         self._where, self._device, self._device_index = str(bundle.folder), options.device, options.device_index
+        self._size = bundle.manifest.preprocessing.size
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         LOG.info("ONNX Runtime %s; providers: %s", ort.__version__, ", ".join(self.providers))
         self.max_group: int | None = bundle.manifest.max_group if self.providers[0] == TENSORRT else None
@@ -105,6 +106,7 @@ class OnnxRuntimeSession:
                 self._stream = Stream(Device(self._device_index))
             with self._stream.device as device:
                 images = take_in(inputs["images"], "images", self._stream)
+                self._check_shape(images.shape)
                 shape = _shape_of_maps(images.shape)
                 maps = (
                     DeviceMemory(device, int(np.prod(shape)) * 4)
@@ -121,6 +123,11 @@ class OnnxRuntimeSession:
         except Exception as error:  # as above
             raise _failure(shape[0], error) from error
         return {"maps": DeviceArray(maps.pointer, shape, self._stream, maps)}
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        size = self._size
+        if len(shape) != 4 or shape[0] < 1 or shape[1:] != (3, size, size):
+            raise UsageError(f"images: its shape is {shape}, it must be (N, 3, {size}, {size})")
 
     def _part(self, graph: str) -> Any:
         with self._lock:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import BundleError, TargetError, one_line
 from gconet.runtime.host_arrays import address, unowned
+from gconet.runtime.openvino_reports import unreported
 from gconet.runtime.session import DETECT, INNER_TENSORS, PartTensors, SessionOptions, Tensors
 from gconet.runtime.vnni import lacks_vnni
 
@@ -38,7 +39,8 @@ class OpenVinoSession:
 
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         try:
-            import openvino as ov
+            with unreported():
+                import openvino as ov
         except (ImportError, OSError) as error:
             raise TargetError(f"openvino cannot be imported ({one_line(error)}): pip install openvino") from error
         precision = bundle.manifest.precision

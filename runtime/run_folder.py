@@ -14,7 +14,7 @@ from gconet.runtime.atomic import cannot_write
 from gconet.runtime.errors import TargetError
 
 Item = TypeVar("Item")
-PREFIX = ".gconet-run-"
+PREFIX, ENDED = ".gconet-run-", ".ended"
 MAX_ATTEMPTS = 3  # at one group; what takes its worker down as often would take the next one too
 
 
@@ -43,6 +43,8 @@ class RunFolder:
             out.mkdir(parents=True, exist_ok=True)
             for earlier in out.glob(f"{PREFIX}*"):
                 cls(earlier).stop()
+            for killed in out.glob(f"{ENDED}{PREFIX}*"):  # while it removed its folder
+                shutil.rmtree(killed, ignore_errors=True)
             run.path.mkdir()
         try:
             yield run
@@ -51,7 +53,7 @@ class RunFolder:
 
     def stop(self) -> None:
         """End the run; workers notice at their next photo."""
-        hidden = self.path.with_name(f".ended{self.path.name}")  # renamed first: workers may be adding to it
+        hidden = self.path.with_name(f"{ENDED}{self.path.name}")  # renamed first: workers may be adding to it
         with contextlib.suppress(OSError):
             os.replace(self.path, hidden)
         shutil.rmtree(hidden, ignore_errors=True)

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
                         help="longer side of the gallery's pictures, 64 to 2048 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--subgroup", type=positive, default=1, metavar="K",
                         help="photos of a sub-group, each a point (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto or cpu (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
     add_signature_argument(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist already")

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from gconet.runtime.atomic import cannot_write, replacing
-from gconet.runtime.errors import BundleError, TargetError, UsageError, one_line
+from gconet.runtime.errors import BundleError, GconetError, TargetError, UsageError, one_line
 from gconet.runtime.manifest import MANIFEST_NAME
 from gconet.runtime.paths import kind_of, reason
 
@@ -125,10 +125,7 @@ def check_signature(folder: Path, manifest: bytes, public_key: str | os.PathLike
         )
     if kind_of(path, BundleError) != "file":
         raise BundleError(f"{path} is not a plain file: take the bundle from whoever signs")
-    try:
-        line = _read_some(path, 256)
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {reason(error)}") from error
+    line = _read_some(path, 256, BundleError)
     match = LINE.fullmatch(line)
     if match is None:
         raise BundleError(f"{path} is no signature: take the bundle from whoever signs")
@@ -186,15 +183,15 @@ def _read_private_key(path: Path) -> Ed25519PrivateKey:
 def _read_key(path: Path) -> bytes:
     if kind_of(path) != "file":
         raise UsageError(f"no key at {path}: make a pair with `gconet sign --new-key NAME`")
+    return _read_some(path, MAX_KEY_BYTES)
+
+
+def _read_some(path: Path, most: int, refusal: type[GconetError] = UsageError) -> bytes:
     try:
-        return _read_some(path, MAX_KEY_BYTES)
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {reason(error)}") from error
-
-
-def _read_some(path: Path, most: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(most)
+        raise refusal(f"cannot read {path}: {reason(error)}") from error
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

@@ -14,15 +14,17 @@ from gconet.runtime.atomic import replacing
 from gconet.runtime.errors import UsageError
 
 
-def cache_folder() -> Path:
-    """Where the user's system keeps what can be made again, in a folder of our own."""
+def cache_folder() -> Path | None:
+    """Where the user's system keeps what can be made again, in a folder of our own; None for a user without a home."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "gconet"
+    with contextlib.suppress(RuntimeError):  # which is how pathlib says that there is no home
+        return Path(base).expanduser() / "gconet"
+    return None
 
 
 class KernelCache:
@@ -34,17 +36,20 @@ class KernelCache:
 
     def __init__(self, runtime_config: Any, plan_sha256: str, gpu_name: str) -> None:
         name = f"{plan_sha256[:16]}-{re.sub(r'[^A-Za-z0-9]+', '-', gpu_name)}.kernels"
-        self._path = cache_folder() / name
+        folder = cache_folder()
+        self._path = folder / name if folder else None
         self._cache = runtime_config.create_runtime_cache()
         self._written = b""  # digest of what the file holds
         with contextlib.suppress(OSError):
-            kernels = self._path.read_bytes()
-            if self._cache.deserialize(kernels):
+            kernels = self._path.read_bytes() if self._path else b""
+            if kernels and self._cache.deserialize(kernels):
                 self._written = hashlib.sha256(kernels).digest()
         runtime_config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
         """Write the file if there are new kernels."""
+        if self._path is None:
+            return
         serialized = self._cache.serialize()
         kernels = b"" if serialized is None else bytes(serialized)
         digest = hashlib.sha256(kernels).digest()

@@ -47,6 +47,15 @@ def flags_of(files: dict[str, Path]) -> list[str]:
     return [*found.stdout.split(), rpath]
 
 
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as from a shell that knows nothing of this project."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GCONET"))}
+    return subprocess.run(
+        [str(part) for part in command],
+        env={**inherited, **environment}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def compile_c(capi: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Compile:
     """Compile a program against the library, strictly, once."""

@@ -28,7 +28,10 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, so not in the tests that need it
 
 # Fixtures that more than one file uses.
-pytest_plugins = ["imaginary_sessions", "tensorrt_builds", "capi_build", "gconet_terminal"]
+pytest_plugins = [
+    *("imaginary_sessions", "imaginary_gpus", "tensorrt_builds", "gpu_bundles", "capi_build", "capi_library"),
+    *("callers_arrays", "gconet_terminal"),
+]
 
 TINY = Architecture(encoder_channels=(4, 6, 8, 12, 16), decoder_channels=4, classes=5)
 TINY_SIZE = 64

@@ -21,6 +21,19 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_two_threads_that_write_a_file_at_once_both_write_it_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with replacing(path) as slow:
+        slow.write_text("the first half")
+        with replacing(path) as fast:  # as another thread may, in between
+            fast.write_text("another's whole")
+        assert path.read_text() == "another's whole"
+        with slow.open("a") as file:
+            file.write(" and the second")
+    assert path.read_text() == "the first half and the second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def write_half(path: Path, error: OSError) -> None:
     with replacing(path) as temporary:
         temporary.write_text("half")

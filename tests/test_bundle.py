@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
-from gconet.runtime.bundle import open_bundle
+from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.errors import BundleError, UsageError
 from gconet.runtime.manifest import MANIFEST_NAME, SCHEMA, FileEntry, Manifest
 from gconet.runtime.preprocess import Preprocessing
@@ -70,6 +71,14 @@ def test_what_was_written_is_what_is_read(bundle: Path) -> None:
     assert opened.manifest == manifest(describe_files(bundle / name for name in ARTEFACTS))
     assert opened.file(".bin") == bundle / "detect.bin"
     assert opened.file(".xml").read_bytes() == ARTEFACTS["detect.xml"]
+
+
+def test_an_artefact_is_not_taken_for_one_whose_name_ends_like_its_own(bundle: Path) -> None:
+    manifest = open_bundle(bundle).manifest
+    (entry, *_) = manifest.files.values()
+    opened = Bundle(bundle, dataclasses.replace(manifest, files=dict.fromkeys(["not-detect.xml", "detect.xml"], entry)))
+    assert opened.file("detect.xml") == bundle / "detect.xml"
+    assert opened.file(".xml") == bundle / "not-detect.xml"
 
 
 def test_an_artefact_the_manifest_does_not_list_is_not_served(bundle: Path) -> None:
@@ -166,6 +175,7 @@ def test_a_manifest_that_lacks_a_key_is_refused(key: str, bundle: Path) -> None:
         ("target", ["openvino"]),
         ("precision", None),
         ("max_group", 0),
+        ("max_group", 2**31),
         ("max_group", "7"),
         ("max_group", 7.5),
         ("opset", "20"),

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from capi_build import STRICT, Compile, compiler_for, flags_of
+from capi_build import STRICT, Compile, compiler_for, flags_of, run
 from PIL import Image
 
 import gconet.runtime as gr
-from gconet.bench import capi_startup
-from gconet.runtime import command_line
 from gconet.runtime.capi import build
-from gconet.runtime.cli import main
 from gconet.runtime.preprocess import FloatArray, Photo, to_bytes
 
 BundleMaker = Callable[[str, str], Path]
@@ -47,15 +43,6 @@ def ppms(example_photos: list[Photo], tmp_path: Path) -> list[Path]:
     magic, size, rest = paths[1].read_bytes().split(b"\n", 2)
     paths[1].write_bytes(b"\n".join([magic, b"# a comment", size, rest]))
     return paths
-
-
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program as from a shell that knows nothing of this project."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GCONET"))}
-    return subprocess.run(
-        [str(part) for part in command],
-        env={**inherited, **environment}, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
 
 
 def read_pfm(path: Path) -> FloatArray:
@@ -120,6 +107,16 @@ def test_examples_tell_what_is_wrong_in_one_line(
         assert done.stderr.count("\n") == 1
 
 
+def test_the_c_example_tells_of_a_disk_that_is_full_halfway(
+    tiny_bundle: BundleMaker, compile_c: Compile, tmp_path: Path
+) -> None:
+    (tmp_path / "wide.pfm").symlink_to("/dev/full")
+    Image.new("RGB", (1024, 64)).save(tmp_path / "wide.ppm")  # rows of whole blocks: nothing is left for the end
+    done = run(compile_c(EXAMPLES / "detect.c"), tiny_bundle("onnxruntime", "fp32"), tmp_path, tmp_path / "wide.ppm")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"detect: {tmp_path / 'wide.ppm'} has a map that cannot be written\n"
+
+
 def test_the_readmes_example_compiles(capi: dict[str, Path], tmp_path: Path) -> None:
     source, readme = tmp_path / "readme.c", (HERE.parent / "README.md").read_text("utf-8")
     source.write_text(readme.split("```c\n")[1].split("```")[0], "utf-8")
@@ -182,6 +179,22 @@ def test_a_python_that_is_missing_or_lacks_the_packages_is_an_error(
     assert (done.returncode, done.stdout) == (0, "GCONET_OK \n")
 
 
+@pytest.mark.parametrize("before", ["", "x"])
+def test_a_long_path_is_cut_between_characters_in_one_line(
+    before: str, capi: dict[str, Path], tiny_bundle: BundleMaker, compile_c: Compile, tmp_path: Path
+) -> None:
+    absent = tmp_path / f"{before}a\nb" / ("é" * 120) / ("é" * 120) / "python"
+    command = compile_c(HERE / "capi_plugin.c"), capi["library"], tiny_bundle("onnxruntime", "fp32")
+    done = run(*command, GCONET_PYTHON=str(absent))  # whose output is read as UTF-8
+    assert done.stdout.startswith(
+        f"GCONET_ERROR_PYTHON there is no Python at {str(absent)[:100].replace(chr(10), ' ')}"
+    )
+    assert done.stdout.endswith(
+        "é; set GCONET_PYTHON to the interpreter of an environment that has gconet-deploy[capi]\n"
+    )
+    assert done.stdout.count("\n") == 1
+
+
 def test_a_hosts_own_python_settings_do_not_matter(
     capi: dict[str, Path], tiny_bundle: BundleMaker, compile_c: Compile, tmp_path: Path
 ) -> None:
@@ -213,94 +226,3 @@ def test_address_sanitizer_finds_nothing(tiny_bundle: BundleMaker, compile_c: Co
     done = run(leaky, tiny_bundle("onnxruntime", "fp32"), **environment)
     assert (done.returncode, done.stdout) != (0, "ok\n")
     assert "LeakSanitizer: detected memory leaks" in done.stderr  # so that the above means something
-
-
-# The command
-
-
-def test_the_command_builds_and_does_not_overwrite_unasked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], capi: dict[str, Path]
-) -> None:
-    out = tmp_path / "out"
-    assert main(["build-capi", "--out", str(out)]) == 0
-    assert str(out / "include" / "gconet.h") in capsys.readouterr().out
-    found = {path.relative_to(out) for path in out.rglob("*") if not path.is_dir()}
-    assert found == {path.relative_to(out) for path in build.files_of(out).values()}
-    assert (out / "lib" / "libgconet.so").readlink() == Path("libgconet.so.1")
-    assert capi.keys() == build.files_of(out).keys()
-    with pytest.raises(gr.UsageError, match=r"gconet\.h exists already: .*--overwrite"):
-        main(["build-capi", "--out", str(out)])
-    assert main(["build-capi", "--out", str(out), "--overwrite"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("environment", "complaint"),
-    [
-        ({"CC": "no-such-compiler"}, r"no C compiler no-such-compiler: .*CC"),
-        ({"CFLAGS": "-include no/such/header.h"}, r"cannot compile libgconet\.so, it says: .*no/such/header\.h"),
-    ],
-    ids=["none", "fails"],
-)
-def test_a_compiler_that_is_missing_or_fails_is_one_line_and_leaves_nothing(
-    environment: Mapping[str, str],
-    complaint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capi: dict[str, Path],  # noqa: ARG001 (skips where nothing can be built)
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(gr.TargetError, match=complaint) as caught:
-        build.build(tmp_path / "out")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_python_without_a_shared_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.sysconfig, "get_config_var", {"LDLIBRARY": "libpython3.11.a"}.get)
-    with pytest.raises(gr.TargetError, match=r"no shared library to embed \(libpython3\.11\.a\): .*python3-dev"):
-        build.python_library()
-
-
-def test_without_cffi_the_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "cffi", None)
-    monkeypatch.setattr(
-        build, "python_library", lambda: build.PythonLibrary(Path("/lib/libpython3.so"), "libpython3.so")
-    )
-    assert command_line.run(main, ["build-capi", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "gconet: cffi cannot be imported: pip install 'gconet-deploy[capi]'\n"
-
-
-def test_the_flags_are_pkg_configs(capi: dict[str, Path]) -> None:
-    if shutil.which("pkg-config") is None:
-        pytest.skip("needs pkg-config")
-    assert f"-L{capi['library'].parent}" in [os.path.normpath(flag) if flag[:2] == "-L" else flag
-                                             for flag in flags_of(capi)]  # fmt: skip
-    told = run("pkg-config", "--modversion", "gconet", PKG_CONFIG_PATH=str(capi["pkg-config"].parent))
-    assert told.stdout.strip() == build.version()
-
-
-def test_the_bench_of_starting_runs_both_programs_step_by_step(
-    tiny_bundle: BundleMaker,
-    tmp_path: Path,
-    capi: dict[str, Path],  # noqa: ARG001 (skips where nothing can be built)
-) -> None:
-    bundle = str(tiny_bundle("onnxruntime", "fp32"))
-    arguments = ["--bundle", bundle, "--group", "1", "--rounds", "1", "--json", str(tmp_path / "startup.json")]
-    assert capi_startup.main(arguments) == 0
-    told = json.loads((tmp_path / "startup.json").read_text())
-    assert told["medians"].keys() == {"C", "Python"}
-    for figures in told["medians"].values():
-        for unit in ("s", "cpu_s"):
-            steps = [figures[f"{step}_{unit}"] for step in capi_startup.STEPS]
-            assert steps == sorted(steps)
-            assert steps[0] > 0
-        assert figures["peak_rss_mb"] > 10
-    assert "/" not in told["command"].replace("bench/capi_startup.py", "")  # no folder of this machine
-
-
-def test_peak_memory_is_told_in_a_million_bytes() -> None:
-    start = capi_startup.measure([sys.executable, "-c", "print('1 ' * 8, 10**6)"])  # KiB
-    assert start.peak_rss_mb == pytest.approx(1024)

@@ -71,8 +71,14 @@ def test_another_networks_consensus_is_refused(bundle: Path, tmp_path: Path) -> 
         lambda path: save_file({"other": np.zeros(16, np.float32)}, path, {HEADER: header()}),
         lambda path: save_file({"consensus": np.full(16, np.nan, np.float32)}, path, {HEADER: header()}),
         lambda path: save_file({"consensus": np.zeros((4, 4), np.float32)}, path, {HEADER: header()}),
+        lambda path: save_file({"consensus": np.zeros(1, np.float32)}, path, {HEADER: header()}),
+        lambda path: save_file({"consensus": np.zeros(16, np.float16)}, path, {HEADER: header()}),
+        lambda path: write_huge(path, 10**12),
     ],
-    ids=["empty", "cut off", "no header", "no such header", "no vector", "not finite", "a matrix"],
+    ids=[
+        *("empty", "cut off", "no header", "no such header", "no vector", "not finite", "a matrix", "another length"),
+        *("half", "huge"),
+    ],
 )
 def test_a_file_that_is_no_consensus_is_one_line(spoil: Callable[[Path], object], bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
@@ -90,6 +96,15 @@ def test_a_consensus_from_the_future_and_one_that_is_missing(bundle: Path, tmp_p
     save_file({"consensus": np.zeros(16, np.float32)}, path, {HEADER: header(schema=2)})
     with pytest.raises(gr.ConsensusError, match="schema 2, this version reads up to 1: update"):
         gr.load_consensus(path, gr.open_bundle(bundle))
+
+
+def write_huge(path: Path, size: int) -> None:
+    """A file that says, and seems, to hold a vector of so many bytes."""
+    tensor = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
+    described = json.dumps({"__metadata__": {HEADER: header()}, "consensus": tensor}).encode()
+    with path.open("wb") as file:
+        file.write(len(described).to_bytes(8, "little") + described)
+        file.truncate(8 + len(described) + size)
 
 
 def header(schema: int = 1) -> str:

@@ -55,6 +55,7 @@ def test_leftovers_are_gone_before_the_first_map_has_its_name(tmp_path: Path, mo
     ("name", "final"),
     [
         (".a.png.partial-12", "a.png"),
+        (".a.png.partial-12.3", "a.png"),
         (".partial-1.png.partial-2", "partial-1.png"),
         ("a.png.partial-1", None),
         (".a.png.partial-", None),

@@ -126,6 +126,49 @@ def test_a_photo_that_cannot_be_read_leaves_the_builder_as_it_was(
     np.testing.assert_allclose(builder.consensus(), detector.consensus(photos[:3]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("disk", [True, False], ids=["disk", "engine"])
+def test_a_builder_is_as_it_was_when_adding_a_photo_fails_halfway(
+    disk: bool, detector: gr.Detector, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = gr.ConsensusBuilder(detector)
+    builder.add(*photos[:2])
+    with monkeypatch.context() as patch:
+        write, run, written = Column.append, type(detector.session).run, list[Column]()
+
+        def no_room_for_the_second(column: Column, *arguments: Any) -> None:
+            written.append(column)
+            if len(written) == 2:
+                raise gr.UsageError("no room")
+            write(column, *arguments)
+
+        def fail_to_compare(session: Any, graph: str, inputs: Any) -> Any:
+            if graph == "agree":
+                raise gr.TargetError("no memory")
+            return run(session, graph, inputs)
+
+        if disk:
+            patch.setattr(Column, "append", no_room_for_the_second)
+        else:
+            patch.setattr(type(detector.session), "run", fail_to_compare)
+        with pytest.raises(gr.GconetError, match=r"no (room|memory)"):
+            builder.add(photos[5])
+    assert len(builder) == 2
+    np.testing.assert_allclose(builder.consensus(), detector.consensus(photos[:2]), rtol=1e-5, atol=1e-6)
+    builder.add(photos[2])
+    np.testing.assert_allclose(builder.consensus(), detector.consensus(photos[:3]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("as_given", [np.float64, list], ids=["float64", "list"])
+def test_a_consensus_of_other_numbers_is_found_all_the_same(
+    as_given: Any, detector: gr.Detector, photos: list[Photo]
+) -> None:
+    shared = detector.consensus(photos[:2])
+    for saliency, expected in zip(
+        detector.segment(photos[:2], as_given(shared)), detector.segment(photos[:2], shared), strict=True
+    ):
+        np.testing.assert_array_equal(saliency, expected)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_segmenting_against_the_groups_consensus_is_detecting(
@@ -211,6 +254,13 @@ def test_a_column_keeps_every_bit(dtype: type[np.generic], rng: np.random.Genera
     assert len(column) == 5
     np.testing.assert_array_equal(column.read(1, 9), values[1:])
     assert column.read(1, 3).dtype == dtype
+
+
+def test_a_disk_too_full_for_a_file_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    with pytest.raises(gr.UsageError, match=r"no room for the features .*No usable temporary directory.*TMPDIR"):
+        Column((1000,), np.dtype(np.float32))
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,14 +29,15 @@ ALIKE = re.compile(
 
 
 def public_functions() -> Iterator[tuple[str, Callable[..., object]]]:
-    """Functions and classes of `gconet.runtime`, and the public methods of the classes."""
+    """Functions and classes of `gconet.runtime`, and the public methods of the classes, inherited ones too."""
     for name in gr.__all__:
         value = getattr(gr, name)
         if inspect.isclass(value) and issubclass(value, Exception):
             continue
         yield name, value
         if inspect.isclass(value):
-            for method, function in vars(value).items():
+            ours = (base for base in reversed(value.__mro__) if base.__module__.startswith("gconet."))
+            for method, function in {name: entry for base in ours for name, entry in vars(base).items()}.items():
                 if isinstance(function, staticmethod):
                     function = function.__func__
                 if inspect.isfunction(function) and not method.startswith("_"):

@@ -17,7 +17,7 @@ from gconet.runtime.photos import Group
 from gconet.runtime.preprocess import Photo
 from gconet.runtime.ray_cluster import ray_address, share_out
 from gconet.runtime.ray_worker import GroupWorker, Job
-from gconet.runtime.run_folder import MAX_ATTEMPTS, RunFolder, Stopped
+from gconet.runtime.run_folder import ENDED, MAX_ATTEMPTS, PREFIX, RunFolder, Stopped
 from gconet.runtime.run_manifest import RunManifest
 
 
@@ -61,6 +61,15 @@ def test_a_run_ends_with_its_block_and_with_the_next_run(tmp_path: Path) -> None
                 pass
         assert not second.going_on()
     assert names(out) == set()
+
+
+def test_what_a_killed_run_left_of_its_folder_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in (f"{PREFIX}1", f"{ENDED}{PREFIX}2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.1").touch()
+    with RunFolder.open(tmp_path) as run:
+        assert list(tmp_path.iterdir()) == [run.path]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_group_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:

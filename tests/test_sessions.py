@@ -185,6 +185,21 @@ def test_arrays_on_a_gpu_are_no_input_for_an_engine_on_the_cpu(target: str, tiny
         detector.detect_on_device(np.zeros((2, 3, TINY_SIZE, TINY_SIZE), np.float32))
 
 
+def test_openvino_starts_no_process_and_reports_nothing(tiny_bundle: BundleMaker) -> None:
+    """Its import would, by a package of its own, in each process anew."""
+    code = (
+        "import sys, gconet.runtime as gr\n"
+        f"gr.load({str(tiny_bundle('openvino', 'fp32'))!r})\n"
+        "print(*(name for name in sys.modules if 'telemetry' in name))\n"
+        "print('multiprocessing' in sys.modules, 'openvino' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CI": "true"}  # where it is not sent either
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    reporters, others = done.stdout.splitlines()
+    assert not [name for name in reporters.split() if name.partition(".")[0] == "openvino_telemetry"]
+    assert others == "False True"
+
+
 def test_loading_a_session_imports_no_framework() -> None:
     code = (
         "import sys, gconet.runtime.tensorrt_session, gconet.runtime.onnxruntime_session, "
@@ -328,3 +343,7 @@ def test_arrays_on_the_gpu_are_bound_where_they_lie(
     np.testing.assert_array_equal(session.infer_device({"images": images})["maps"].numpy(), fake_network(values))
     with pytest.raises(gr.UsageError, match="maps: its shape is"):
         session.infer_device({"images": images}, {"maps": images})
+    for shape in [(4,), (2, 3), (0, 3, TINY_SIZE, TINY_SIZE), (2, 3, TINY_SIZE, TINY_SIZE // 2)]:
+        wrong = FakeArray(driver, np.zeros((1, 3, TINY_SIZE, TINY_SIZE), np.float32), shape=shape)
+        with pytest.raises(gr.UsageError, match=r"images: its shape is .*, it must be \(N, 3, 64, 64\)"):
+            session.infer_device({"images": wrong})

@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -199,6 +200,23 @@ def test_signing_again_changes_nothing_and_another_key_needs_overwrite(
     assert (signed / SIGNATURE_NAME).read_bytes() == before
     sign_manifest(signed, manifest, wrong.private, overwrite=True)
     open_bundle(signed, wrong.public)
+
+
+def test_a_signature_that_cannot_be_read_is_one_line(
+    signed: Path, keys: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, usual = (signed / MANIFEST_NAME).read_bytes(), Path.open
+
+    def refuse(path: Path, *arguments: Any) -> Any:
+        if path.name == SIGNATURE_NAME:
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UsageError, match=r"cannot read .*manifest\.sig: Permission denied"):
+        sign_manifest(signed, manifest, keys.private)
+    with pytest.raises(BundleError, match=r"cannot read .*manifest\.sig: Permission denied"):
+        check_signature(signed, manifest, keys.public)
 
 
 def test_a_machine_without_cryptography_says_what_to_install(

@@ -1,4 +1,4 @@
-"""The TensorRT session on an imaginary GPU: buffers, graphs and kernels; real GPUs: test_gpu_sessions.py."""
+"""The TensorRT session on an imaginary GPU: buffers, graphs and kernels; real GPUs: test_gpu_*.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from imaginary_sessions import PROFILES, SIZE, SessionMaker, images_of, write_bu
 import gconet.runtime as gr
 from gconet.runtime import tensorrt_kernels
 from gconet.runtime.dlpack import read_capsule
+from gconet.runtime.tensorrt_kernels import cache_folder
 from gconet.runtime.tensorrt_session import GROUP_SIZES
 
 # From and to the host
@@ -178,6 +179,19 @@ def test_kernels_compiled_by_one_process_are_there_for_the_next(tmp_path: Path, 
     file.write_bytes(b"from another driver")
     assert compiled(2) == [2]
     assert compiled(2) == []
+
+
+@pytest.mark.usefixtures("driver")
+def test_without_a_home_there_is_no_cache(
+    make_session: SessionMaker, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a user that the system has no entry of, in a container."""
+    monkeypatch.setattr(tensorrt_kernels, "cache_folder", cache_folder)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 9)
+    images = images_of(2, rng)
+    np.testing.assert_array_equal(make_session("tensorrt-rtx").infer({"images": images})["maps"], fake_network(images))
 
 
 @pytest.mark.usefixtures("driver")

@@ -77,7 +77,7 @@ def build(out: Path, overwrite: bool = False) -> dict[str, Path]:
     present = [path for path in files.values() if kind_of(path)]
     if present and not overwrite:
         raise UsageError(f"{present[0]} exists already: choose another --out or pass --overwrite")
-    values = {"version": version(), "abi": str(ABI), "library": LIBRARY}
+    values = {"version": version(), "library": LIBRARY}
     with tempfile.TemporaryDirectory(prefix="gconet-capi-") as folder:
         library = _compile(Path(folder))
         _write(files["library"], library.read_bytes(), mode=0o755)
@@ -139,6 +139,8 @@ class _Template(Template):
 
 def _compile(folder: Path) -> Path:
     """Write the sources into a folder and run the compiler there."""
+    if sys.platform != "linux":
+        raise TargetError(f"libgconet.so is made for Linux, not {sys.platform}: use the Python interface there")
     python = python_library()
     bridge = folder / "bridge.c"
     _bridge_source(bridge)
@@ -153,8 +155,6 @@ def _compile(folder: Path) -> Path:
         f"-Wl,-soname,{LIBRARY}", f"-Wl,--version-script={folder / 'exports.map'}",
         f"-Wl,-rpath,{python.path.parent}", *environment["LDFLAGS"], str(python.path), "-ldl",
     ]  # fmt: skip
-    if sys.platform != "linux":
-        raise TargetError(f"libgconet.so is made for Linux, not {sys.platform}: use the Python interface there")
     if shutil.which(command[0]) is None:
         raise TargetError(f"no C compiler {command[0]}: apt-get install gcc, or name another in CC")
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -214,8 +214,6 @@ def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 def _link(path: Path) -> None:
     """The name that compilers look for, as a link to the one that programs load."""
-    with cannot_write(path):
-        temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, cannot_write(path):
+        temporary.unlink(missing_ok=True)  # of a process of this number that was killed
         temporary.symlink_to(LIBRARY)
-        os.replace(temporary, path)

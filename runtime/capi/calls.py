@@ -110,7 +110,7 @@ class Calls:
             threads or None,
             cuda_graphs=not no_cuda_graphs,
             provider=text(provider) or "cuda",
-            require_signature=text(signature) or None,
+            require_signature=text(signature) if signature else None,  # "" is no key, and no leave to do without one
         )
         with self._lock:
             number[0] = next(self._numbers)

@@ -29,6 +29,24 @@ static gconet_status fail(gconet_status status, const char *format, ...) {
     return status;
 }
 
+/* How many bytes of a text a message has room for, as `%.*s` takes them: up to 400, and none of UTF-8's characters cut. */
+static int shown(const char *text) {
+    size_t length = strnlen(text, 401);
+    if (length > 400)
+        for (length = 400; length > 0 && (text[length] & 0xC0) == 0x80;) length--;
+    return (int)length;
+}
+
+/* Python cannot be used, and this is why: in one line. */
+static void cannot_start(const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    vsnprintf(start_error, sizeof start_error, format, values);
+    va_end(values);
+    for (char *at = start_error; *at != '\0'; at++)
+        if (*at == '\n' || *at == '\r') *at = ' ';
+}
+
 /* Extension modules look Python's symbols up in the global scope, where they are not if a host loaded us as a plugin. */
 static void make_python_global(void) { dlopen(GCONET_LIBPYTHON, RTLD_LAZY | RTLD_GLOBAL | RTLD_NOLOAD); }
 
@@ -76,10 +94,9 @@ static void import_packages(const char *executable) {
         PyErr_Fetch(&type, &value, &traceback);
         PyObject *text = value == NULL ? NULL : PyObject_Str(value);
         const char *reason = text == NULL ? NULL : PyUnicode_AsUTF8(text);
-        snprintf(start_error, sizeof start_error, "%s has no usable gconet-deploy[capi] (%.400s)" MEND, executable,
-                 reason == NULL ? "no reason given" : reason);
-        for (char *at = start_error; *at != '\0'; at++)
-            if (*at == '\n') *at = ' ';
+        if (reason == NULL) reason = "no reason given";
+        cannot_start("%.*s has no usable gconet-deploy[capi] (%.*s)" MEND, shown(executable), executable, shown(reason),
+                     reason);
         Py_XDECREF(text);
         Py_XDECREF(type);
         Py_XDECREF(value);
@@ -87,9 +104,8 @@ static void import_packages(const char *executable) {
         PyErr_Clear();
     } else if (PyLong_AsLong(abi) != GCONET_ABI_VERSION) {
         PyErr_Clear();
-        snprintf(start_error, sizeof start_error,
-                 "gconet-deploy in %s is for another version of this library: build it again with `gconet build-capi`",
-                 executable);
+        cannot_start("gconet-deploy in %.*s is for another version of this library: build it again with "
+                     "`gconet build-capi`", shown(executable), executable);
     }
     Py_XDECREF(abi);
     Py_XDECREF(calls);
@@ -105,7 +121,7 @@ static void start_bridge(void) {
     PyType_Modified(&PyCapsule_Type);
 #endif
     if (py_free(0, unused, sizeof unused) == 0)
-        snprintf(start_error, sizeof start_error, "Python's part of libgconet does not start: see standard error");
+        cannot_start("Python's part of libgconet does not start: see standard error");
 }
 
 static void start(void) {
@@ -122,14 +138,15 @@ static void start(void) {
     const char *executable = getenv("GCONET_PYTHON");
     if (executable == NULL || *executable == '\0') executable = GCONET_EXECUTABLE;
     if (access(executable, X_OK) != 0) {
-        snprintf(start_error, sizeof start_error, "there is no Python at %.400s" MEND, executable);
+        cannot_start("there is no Python at %.*s" MEND, shown(executable), executable);
         return;
     }
     make_python_global();
     PyStatus status = initialise(executable);
     if (PyStatus_Exception(status)) {
-        snprintf(start_error, sizeof start_error, "Python " PY_VERSION " of %.400s does not start (%.400s)" MEND,
-                 executable, status.err_msg == NULL ? "no reason given" : status.err_msg);
+        const char *reason = status.err_msg == NULL ? "no reason given" : status.err_msg;
+        cannot_start("Python " PY_VERSION " of %.*s does not start (%.*s)" MEND, shown(executable), executable,
+                     shown(reason), reason);
         return;
     }
     put_first(folders);

@@ -68,6 +68,12 @@ static FILE *create(const char *folder, const char *photo, const char *suffix) {
     return needed > 0 && (size_t)needed < sizeof path ? fopen(path, "wb") : NULL;
 }
 
+/* Whether all that was written has arrived; that fclose() went well says it of the last bytes only. */
+static int close_whole(FILE *file) {
+    int failed = ferror(file);
+    return fclose(file) == 0 && !failed;
+}
+
 static int write_map(const char *folder, const gconet_photo *photo, const char *name, const float *map) {
     const int one = 1;
     problem = "has a map that cannot be written";
@@ -75,12 +81,12 @@ static int write_map(const char *folder, const gconet_photo *photo, const char *
     if (file == NULL) return 0;
     fprintf(file, "Pf\n%zu %zu\n%s\n", photo->width, photo->height, *(const char *)&one ? "-1.0" : "1.0");
     for (size_t row = photo->height; row-- > 0;) fwrite(map + row * photo->width, sizeof *map, photo->width, file);
-    if (fclose(file) != 0) return 0;
+    if (!close_whole(file)) return 0;
     file = create(folder, name, "pgm");
     if (file == NULL) return 0;
     fprintf(file, "P5\n%zu %zu\n255\n", photo->width, photo->height);
     for (size_t pixel = 0; pixel < photo->width * photo->height; pixel++) putc((int)(map[pixel] * 255), file);
-    return fclose(file) == 0;
+    return close_whole(file);
 }
 
 static int detect(const char *bundle, const char *folder, char **names, size_t count, gconet_photo *photos,
