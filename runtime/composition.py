@@ -20,7 +20,7 @@ PIXELS, RADIUS = 350_000, 8  # of the copy on which colours beside the border ar
 
 
 def colour_of(text: str) -> Colour | None:
-    """A colour by its name, as #rrggbb or in another way of CSS; None if it is none, or has an opacity."""
+    """A colour by its name, as #rrggbb or in another way that Pillow knows; None if it is none, or has an opacity."""
     with contextlib.suppress(ValueError):
         colour = ImageColor.getrgb(text)
         if len(colour) == 3 and all(0 <= value <= 255 for value in colour):  # rgb(300, 0, 0) passes there
