@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageColor
 
 from gconet.runtime.errors import PhotoError, UsageError
 from gconet.runtime.opencv import opencv
@@ -15,6 +17,15 @@ from gconet.runtime.saliency_level import check_photo
 Colour = tuple[int, int, int]
 STRIP = 128  # rows worked on at a time
 PIXELS, RADIUS = 350_000, 8  # of the copy on which colours beside the border are averaged, and of the average
+
+
+def colour_of(text: str) -> Colour | None:
+    """A colour by its name, as #rrggbb or in another way that Pillow knows; None if it is none, or has an opacity."""
+    with contextlib.suppress(ValueError):
+        colour = ImageColor.getrgb(text)
+        if len(colour) == 3 and all(0 <= value <= 255 for value in colour):  # rgb(300, 0, 0) passes there
+            return colour
+    return None
 
 
 def rgba(photo: Photo, alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -113,7 +124,7 @@ def _averages(photo: Photo, alpha: NDArray[np.uint8]) -> tuple[NDArray[np.float3
     return means[0], means[1]
 
 
-def _behind(background: Colour | Photo, height: int, width: int) -> NDArray[np.uint16]:
+def _behind(background: Colour | Photo, height: int, width: int) -> NDArray[np.uint8]:
     if isinstance(background, np.ndarray):
         check_photo(background)
         cv2 = opencv()
@@ -126,4 +137,4 @@ def _behind(background: Colour | Photo, height: int, width: int) -> NDArray[np.u
         return cv2.resize(used, (width, height), interpolation=kind)
     if len(background) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in background):
         raise UsageError(f"the background {background} is no colour: three whole numbers from 0 to 255 are")
-    return np.array(background, np.uint16)
+    return np.array(background, np.uint8)

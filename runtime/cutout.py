@@ -42,7 +42,7 @@ def cutout(photo: Photo, saliency: FloatArray, *, threshold: Threshold = "mean")
     Returns
     -------
     (H, W) uint8: 255 inside the object, 0 outside, between them along a soft border. None if nothing is co-salient: the
-    map stays below 0.1 everywhere.
+    map stays below 0.1 everywhere, or what passes its threshold is too small to be seen on the reduced copy.
 
     Raises
     ------
@@ -59,4 +59,5 @@ def cutout(photo: Photo, saliency: FloatArray, *, threshold: Threshold = "mean")
     if level is None:
         return None
     small, small_map = reduced(photo, saliency)
-    return soft_border(photo, small, grab(small, small_map, level))
+    alpha = soft_border(photo, small, grab(small, small_map, level))
+    return alpha if alpha.any() else None

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageColor
 
 from gconet.runtime.command_line import EXIT_DONE, Parser, warn
-from gconet.runtime.composition import Colour, compose, rgba
+from gconet.runtime.composition import Colour, colour_of, compose, rgba
 from gconet.runtime.cutout import cutout
 from gconet.runtime.errors import GconetError, UsageError
 from gconet.runtime.large_group_bar import LargeGroupBar
@@ -81,17 +80,15 @@ def read_background(text: str) -> Colour | Photo:
     PhotoError
         If there is a file that is no picture.
     """
-    try:
-        colour = ImageColor.getrgb(text)
-    except ValueError:
-        if kind_of(text) != "file":
-            raise UsageError(
-                f"the background {text} is no colour (such as white or #ff8800) and no picture that exists"
-            ) from None
-        return read_photo(text)
-    if len(colour) != 3:
-        raise UsageError(f"the background {text} has an opacity: leave it out, or leave --background out")
-    return colour
+    colour = colour_of(text)
+    if colour is not None:
+        return colour
+    if kind_of(text) != "file":
+        raise UsageError(
+            f"the background {text} is no colour (such as white or #ff8800, none that has an opacity) and no picture "
+            "that exists"
+        )
+    return read_photo(text)
 
 
 def _tasks(

@@ -13,6 +13,7 @@ from PIL import Image
 from gconet.runtime.composition import rgba
 from gconet.runtime.demo_group import SHAPES, Change, Findings, Seen
 from gconet.runtime.gallery import ATTENTION_SIDE
+from gconet.runtime.map_files import counted
 from gconet.runtime.preprocess import to_bytes
 from gconet.runtime.show_pictures import (
     data_uri,
@@ -39,7 +40,8 @@ STYLE = """
 .gconet-messages p { margin: .15rem 0; }
 .gconet-change { overflow-x: auto; }
 .gconet-change table { border-collapse: collapse; }
-.gconet-change td, .gconet-change th { padding: .1rem .8rem .1rem 0; text-align: left; overflow-wrap: anywhere; }
+#change .gconet-change td, #change .gconet-change th { padding: .2rem .7rem; text-align: left; overflow-wrap: anywhere;
+  border: 1px solid var(--border-color-primary); }
 @media (max-width: 30rem) { .gconet-views { grid-template-columns: repeat(2, 1fr); } }
 """
 
@@ -55,7 +57,7 @@ def messages_html(lines: Sequence[str]) -> str:
 def change_html(findings: Findings, change: Change | None) -> str:
     """How the consensus of the group, and the maps of its photos, differ from those of the group before."""
     count = len(findings.seen)
-    photos = f"{count} photo{'' if count == 1 else 's'}"
+    photos = counted(count, "photo")
     if change is None:
         alone = " Alone, a photo shares nothing: its map shows what stands out." if count == 1 else ""
         return f"<p>A group of {photos}.{alone} Untick a photo to see what the others share without it.</p>"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gconet.runtime.errors import PhotoError
+from gconet.runtime.paths import reason
 from gconet.runtime.photos import read_photo
 
 LONGEST_NAME = 60  # letters of a file's name that are shown
@@ -66,7 +67,8 @@ def accept_uploads(
 
     Returns
     -------
-    The new photos, and a line for each file that is none, is too large, or finds no more room in the group.
+    The new photos, and a line for each file that is none, is too large, or finds no more room in the group or on the
+    disk.
     """
     taken: list[Upload] = []
     refused: list[str] = []
@@ -82,7 +84,12 @@ def accept_uploads(
             continue
         number += 1
         copy = folder / str(number)
-        shutil.copyfile(file, copy)
+        try:
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            copy.unlink(missing_ok=True)
+            refused.append(f"{name} cannot be kept on this machine ({reason(error)}): upload it again later")
+            continue
         taken.append(Upload(copy, _unused(name, {upload.label for upload in (*present, *taken)})))
     return taken, refused
 

@@ -29,7 +29,7 @@ h1 { font-size: 1.5rem; margin: .2rem 0; } h2 { font-size: 1.2rem; margin: 2rem 
 p { margin: .3rem 0; } .note, figcaption { color: var(--soft); }
 fieldset { border: 1px solid var(--line); border-radius: .5rem; display: flex; flex-wrap: wrap; gap: .2rem 1.4rem;
   margin: .8rem 0; padding: .4rem .8rem .6rem; }
-fieldset label { padding: .35rem 0; cursor: pointer; }
+fieldset label { display: flex; align-items: baseline; gap: .3rem; padding: .35rem 0; cursor: pointer; }
 input { accent-color: var(--accent); }
 input:focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; border-radius: .3rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem;
@@ -112,7 +112,11 @@ def open_gallery(path: Path, title: str) -> Iterator[Gallery]:
 def _head(title: str) -> str:
     policy = f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}; "
     policy += "base-uri 'none'; form-action 'none'"
-    views = (("map", "map"), ("attention", "attention of the network"), ("cut", "photo, dark where nothing was found"))
+    views = (
+        ("map", "map"),
+        ("attention", "attention of the network, yellow where it is high"),
+        ("cut", "photo, dark where nothing was found"),
+    )
     choices = "".join(
         f'<label><input type="radio" name="view" id="show-{key}"{" checked" if key == "map" else ""}> {label}</label>\n'
         for key, label in views

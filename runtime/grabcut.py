@@ -18,6 +18,7 @@ from gconet.runtime.preprocess import FloatArray, Photo
 Mask = NDArray[np.uint8]  # of 0 and 1
 
 PIXELS = 350_000  # of the reduced copy
+LONGEST = 32_766  # pixels of its longer side: OpenCV warps none that are longer
 FEWEST = 32  # pixels of object and of background, fewer than which have no colour model
 
 
@@ -50,10 +51,10 @@ SEEDING = Seeding()  # chosen on groups the demo weights were trained on, for ar
 
 
 def reduced(photo: Photo, saliency: FloatArray) -> tuple[Photo, FloatArray]:
-    """Copies of a photo and its map of at most `PIXELS` pixels, by averages; smaller ones stay as they are."""
+    """Copies of a photo and its map, small enough to work on, by averages; smaller ones stay as they are."""
     cv2 = opencv()
     height, width = photo.shape[:2]
-    scale = math.sqrt(PIXELS / (height * width))
+    scale = min(math.sqrt(PIXELS / (height * width)), LONGEST / max(height, width))
     saliency = np.ascontiguousarray(saliency, np.float32)
     if scale >= 1:
         return np.ascontiguousarray(photo), saliency

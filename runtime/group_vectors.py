@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gconet.runtime.command_line import in_one_line
 from gconet.runtime.detector import Detector
 from gconet.runtime.prepared_group import Photos
 from gconet.runtime.preprocess import FloatArray
@@ -117,7 +118,7 @@ def spread_table(spreads: Mapping[str, Spread]) -> str:
     """A table for people: a column for each bundle, by its name, a row for each group, and the sums below."""
     columns = list(spreads.items())
     groups = columns[0][1].groups
-    names = [*(group.name for group in groups), "d, mean of groups", "between groups", "d / between"]
+    names = [*(in_one_line(group.name) for group in groups), "d, mean of groups", "between groups", "d / between"]
     left = max(len("group"), *map(len, names))
     widths = [max(8, len(name)) for name, _ in columns]
 
@@ -126,8 +127,8 @@ def spread_table(spreads: Mapping[str, Spread]) -> str:
         return f"{name:<{left}}  {subgroups:>10}  {numbers}".rstrip()
 
     rows = [line("group", "sub-groups", [name for name, _ in columns])]
-    for index, group in enumerate(groups):
-        rows.append(line(group.name, str(group.subgroups), [format_figure(one.groups[index].d) for _, one in columns]))
+    for index, (name, group) in enumerate(zip(names, groups, strict=False)):
+        rows.append(line(name, str(group.subgroups), [format_figure(one.groups[index].d) for _, one in columns]))
     for title, key in zip(names[-3:], ("d", "between", "ratio"), strict=True):
         rows.append(line(title, "", [format_figure(getattr(one, key)) for _, one in columns]))
     return "\n".join(rows)

@@ -57,8 +57,7 @@ def plan_pictures(
         If a picture would replace a photo, another input or a folder, or a picture that is there and not to be
         overwritten.
     """
-    photos = {os.path.realpath(photo) for group in groups for photo in group.photos}
-    read = {os.path.realpath(path) for path in inputs}
+    read = _read(groups, inputs)
     plan = []
     for group in groups:
         paths = [tree.folder / group.folder / f"{photo.stem}{tree.suffix}" for photo in group.photos for tree in trees]
@@ -66,10 +65,8 @@ def plan_pictures(
         for path, kind in zip(paths, kinds, strict=True):
             if kind == "folder":
                 raise UsageError(f"the {noun} {path} would replace a folder: choose another --out")
-            if os.path.realpath(path) in photos:
-                raise UsageError(f"the {noun} {path} would replace a photo: choose another --out")
-            if os.path.realpath(path) in read:
-                raise UsageError(f"the {noun} {path} would replace a file that is read for it: choose another --out")
+            if what := read.get(os.path.realpath(path)):
+                raise UsageError(f"the {noun} {path} would replace {what}: choose another --out")
         if skip_existing and None not in kinds:
             continue
         present = [path for path, kind in zip(paths, kinds, strict=True) if kind]
@@ -80,6 +77,13 @@ def plan_pictures(
             )
         plan.append((group, paths))
     return plan
+
+
+def check_report(path: Path, groups: Sequence[Group], inputs: Iterable[Path] = ()) -> None:
+    """Raise UsageError if a report, which replaces an earlier one, would replace a folder, a photo or another input."""
+    what = "a folder" if kind_of(path) == "folder" else _read(groups, inputs).get(os.path.realpath(path))
+    if what:
+        raise UsageError(f"the report {path} would replace {what}: choose another --json")
 
 
 def write_maps(paths: Sequence[Path], maps: Iterable[FloatArray]) -> None:
@@ -134,6 +138,12 @@ def telling_what_is_done(groups: int) -> Iterator[None]:
 def counted(count: int, noun: str) -> str:
     """A number of things, in words: "1 map", "2 maps"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _read(groups: Sequence[Group], inputs: Iterable[Path]) -> dict[str, str]:
+    """What the files are that must stay as they are, by their real paths."""
+    others = {os.path.realpath(path): "a file that is read for it" for path in inputs}
+    return others | {os.path.realpath(photo): "a photo" for group in groups for photo in group.photos}
 
 
 def _remove_leftovers(paths: Sequence[Path], own: Collection[Path]) -> None:

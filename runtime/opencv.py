@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from gconet.runtime.errors import TargetError
+from gconet.runtime.extras import needing
 
 
 def opencv() -> ModuleType:
@@ -15,10 +15,6 @@ def opencv() -> ModuleType:
     TargetError
         If OpenCV is not installed, or cannot be loaded.
     """
-    try:
+    with needing("pictures", "a cut-out or thumbnail"):
         import cv2
-    except ImportError as error:
-        raise TargetError(
-            f"cut-outs and thumbnails need OpenCV ({error}): pip install 'gconet-deploy[pictures]'"
-        ) from error
     return cv2

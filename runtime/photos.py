@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gconet.runtime.errors import PhotoError, one_line
-from gconet.runtime.paths import kind_of
+from gconet.runtime.paths import kind_of, reason
 from gconet.runtime.preprocess import Photo
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -79,7 +79,8 @@ def read_photo(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Ph
     except PhotoError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything: KeyError, AssertionError, OverflowError, …
-        raise PhotoError(f"{path} cannot be read ({one_line(error)}): replace it or leave it out") from error
+        why = reason(error) if isinstance(error, OSError) else one_line(error)
+        raise PhotoError(f"{path} cannot be read ({why}): replace it or leave it out") from error
 
 
 def readable_groups(groups: Sequence[Group], report: Callable[[str], object]) -> list[Group]:

@@ -17,7 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet.runtime.atomic import cannot_fill
-from gconet.runtime.command_line import Parser, positive
+from gconet.runtime.command_line import Parser, in_one_line, positive
+from gconet.runtime.errors import UsageError
 from gconet.runtime.lookahead import in_parallel
 from gconet.runtime.map_files import named_together, telling_what_is_done
 from gconet.runtime.photos import Group
@@ -41,6 +42,7 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
     ".webp": {"format": "WEBP", "quality": 90, "method": 2},
     ".jpg": {"format": "JPEG", "quality": 90},
 }
+LARGEST_SIDE: Mapping[str, int] = {".webp": 16_383, ".jpg": 65_500}  # pixels; their libraries fail above
 
 
 def add_batch_options(parser: Parser, out: str, noun: str, formats: Sequence[str]) -> None:
@@ -84,7 +86,7 @@ def write_pictures(plan: Plan, tasks: Iterator[Iterable[Task]], options: argpars
                 )
                 for notes in in_parallel(calls, options.jobs):
                     for note in notes:
-                        tqdm.write(f"gconet: {note.line}", sys.stderr)
+                        tqdm.write(f"gconet: {in_one_line(note.line)}", sys.stderr)
                     kinds.update(note.kind for note in notes)
                     progress.update()
             done += 1
@@ -97,8 +99,11 @@ def save_picture(path: Path, temporary: Path, picture: NDArray[np.uint8]) -> Non
     Raises
     ------
     UsageError
-        If it cannot be written.
+        If it cannot be written, or has more pixels than the format takes.
     """
+    limit = LARGEST_SIDE.get(path.suffix)
+    if limit is not None and max(picture.shape) > limit:
+        raise UsageError(f"cannot write {path}: such files have at most {limit} pixels a side, pass --format png")
     with cannot_fill(temporary, path):
         Image.fromarray(picture).save(temporary, **FORMATS[path.suffix])
 

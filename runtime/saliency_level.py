@@ -75,7 +75,7 @@ def check_photo(photo: Photo) -> None:
 
 def _otsu(saliency: FloatArray) -> float:
     """The lower border of the bright part, on a histogram of 256 bins between 0 and 1."""
-    counts, borders = np.histogram(saliency, BINS, (0, 1))
+    counts, borders = np.histogram(saliency.clip(0, 1), BINS, (0, 1))  # else what rounding put outside is dropped
     centres = (borders[:-1] + borders[1:]) / 2
     below = counts.cumsum()[:-1].astype(np.float64)
     above = saliency.size - below

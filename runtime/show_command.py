@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gconet.runtime.atomic import replacing
-from gconet.runtime.command_line import EXIT_DONE, Parser, add_signature_argument, positive, warn, write_json
+from gconet.runtime.command_line import EXIT_DONE, Parser, add_signature_argument, positive, warn
 from gconet.runtime.detector import Detector, load
 from gconet.runtime.errors import UsageError
 from gconet.runtime.extras import needing
@@ -171,8 +172,8 @@ def draw_groups(
         }
         if outputs.space:
             _write_space(files, outputs.space, spreads, points)
-        numbers = files.enter_context(replacing(outputs.numbers))
-        write_json(numbers, _document(bundles, spreads, scope))
+        numbers = json.dumps(_document(bundles, spreads, scope), indent=2) + "\n"
+        files.enter_context(replacing(outputs.numbers)).write_text(numbers, "utf-8")
     return spreads
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gconet.runtime.command_line import in_one_line
 from gconet.runtime.extras import needing
 from gconet.runtime.preprocess import Photo
 from gconet.runtime.show_group import ShownGroup, ShownPhoto
@@ -44,7 +45,7 @@ def draw_sheet(group: ShownGroup) -> Image.Image:
     widths = [cells[0].shape[1] for cells in columns]
     legend = f"largest of each photo        contour in the overlay: map = {THRESHOLD:g}"
     legend_width = LABEL_WIDTH + 20 + BAR_WIDTH + 10 + round(_font(TEXT).getlength(legend))
-    title = group.name if group.count > 1 else f"{group.name} (one photo)"
+    title = in_one_line(group.name if group.count > 1 else f"{group.name} (one photo)")
     if group.count > 1:
         title += f": {group.count} photos" if group.count == len(columns) else (
             f": the first {len(columns)} of {group.count} photos; attention and maps are of all {group.count}"
@@ -66,7 +67,7 @@ def draw_sheet(group: ShownGroup) -> Image.Image:
             y = top + row * (CELL_HEIGHT + GAP) + (CELL_HEIGHT - cell.shape[0]) // 2
             sheet.paste(Image.fromarray(cell), (left, y))
         below = top + len(ROWS) * (CELL_HEIGHT + GAP)
-        draw.text((left + column // 2, below), _short(photo.path, column), "black", _font(TEXT), anchor="mt")
+        draw.text((left + column // 2, below), _short(photo.path, column), "black", _font(TEXT), anchor="ma")
         left += column + GAP
     _draw_legend(sheet, draw, legend, height - EDGE - LEGEND_HEIGHT // 2)
     return sheet
@@ -93,7 +94,7 @@ def _draw_legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, text: str, middl
 
 def _short(path: Path, width: int) -> str:
     """A photo's name, its middle left out where it is wider than its column."""
-    name = "".join(letter if letter.isprintable() else "?" for letter in path.stem)
+    name = in_one_line(path.stem)
     kept, short = len(name), name
     while _font(TEXT).getlength(short) > width and kept > 1:
         kept -= 1

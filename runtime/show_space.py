@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gconet.runtime.command_line import in_one_line
 from gconet.runtime.extras import needing
 from gconet.runtime.group_vectors import unit
 from gconet.runtime.preprocess import FloatArray
@@ -83,7 +85,9 @@ def draw_space(panels: Sequence[Panel]) -> bytes | None:
         axes = figure.add_subplot(1, len(drawn), index)
         _draw_panel(axes, panel, layout)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as boxes, as in sheets
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -100,7 +104,7 @@ def _draw_panel(axes: Axes, panel: Panel, layout: NDArray[np.float64]) -> None:
     # Dark to middling: a frame of the lightest colours would be lost on white.
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.7, max(2, len(panel.groups))))
     zoom = max(0.3, min(0.55, 3.2 / math.sqrt(len(layout)))) * DOTS_PER_INCH / 100
-    axes.set_title(panel.title, fontsize=10, parse_math=False)
+    axes.set_title(in_one_line(panel.title), fontsize=10, parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])
     start = 0
@@ -113,7 +117,8 @@ def _draw_panel(axes: Axes, panel: Panel, layout: NDArray[np.float64]) -> None:
             photo = AnnotationBbox(OffsetImage(marker, zoom=zoom), tuple(place), pad=0.12, zorder=2,
                                    bboxprops={"edgecolor": colour, "linestyle": line, "linewidth": 1.5})  # fmt: skip
             axes.add_artist(photo)
-        axes.text(own[0], own[1], group.name, ha="center", va="center", fontsize=9, fontweight="bold", zorder=3,
+        name = in_one_line(group.name)
+        axes.text(own[0], own[1], name, ha="center", va="center", fontsize=9, fontweight="bold", zorder=3,
                   parse_math=False, path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
     axes.margins(0.12)
     axes.update_datalim(layout)

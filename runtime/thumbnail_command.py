@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from PIL import ImageColor
-
 from gconet.runtime.co_location import locate
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, warn, write_json
-from gconet.runtime.composition import Colour
+from gconet.runtime.composition import Colour, colour_of
 from gconet.runtime.errors import GconetError
 from gconet.runtime.framing import FITS, Frame, Shape, central_frame, frame_group
 from gconet.runtime.large_group_bar import LargeGroupBar
-from gconet.runtime.map_files import Tree, counted, plan_pictures
+from gconet.runtime.map_files import Tree, check_report, counted, plan_pictures
 from gconet.runtime.map_source import add_source_options, group_maps, map_files
 from gconet.runtime.opencv import opencv
 from gconet.runtime.photos import find_groups, read_photo, readable_groups
@@ -56,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threshold", choices=THRESHOLDS, default=THRESHOLDS[0], help="where a map is split: at twice "
                         "its mean, or by Otsu's method (default: %(default)s)")  # fmt: skip
     parser.add_argument("--overlay", action="store_true", help="also write photos with the boxes drawn in")
-    parser.add_argument("--json", type=Path, metavar="F", help="write the boxes of every thumbnail to this file")
+    parser.add_argument("--json", type=Path, metavar="F", help="write the boxes of the thumbnails that this run makes "
+                        "to this file, replacing an earlier one")  # fmt: skip
     options = parser.parse_args(arguments)
 
     shapes = list(
@@ -70,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         groups = readable_groups(groups, warn)
     inputs = map_files(options, groups)
     plan = plan_pictures(groups, _trees(shapes, options), "thumbnail", options.overwrite, options.skip_existing, inputs)
+    if options.json:
+        check_report(options.json, groups, inputs)
     boxes: list[dict[str, object]] = []
     with LargeGroupBar() as bar:
         maps = group_maps(options, [group for group, _ in plan], bar.update)
@@ -156,8 +156,7 @@ def _aspect(text: str) -> tuple[int, int]:
 
 
 def _colour(text: str) -> Colour:
-    with contextlib.suppress(ValueError):
-        colour = ImageColor.getrgb(text)
-        if len(colour) == 3:
-            return colour
-    raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as white or #ff8800")
+    colour = colour_of(text)
+    if colour is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a colour such as white or #ff8800")
+    return colour

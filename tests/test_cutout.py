@@ -68,6 +68,24 @@ def test_nothing_is_found_in_a_dark_map(mask: Mask, value: float) -> None:
     assert cutout(photo_of(mask), np.full(mask.shape, value, np.float32)) is None
 
 
+def test_a_spot_that_no_copy_shows_is_nothing() -> None:
+    saliency = np.zeros((1500, 2000), np.float32)
+    saliency[700, 900] = 1
+    assert cutout(np.full((1500, 2000, 3), 90, np.uint8), saliency) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [((8, 40_000), 0.99), ((40_000, 8), 0.99), ((5, 65_535), 0.5)],  # the last in two rows of the reduced copy
+)
+def test_photos_longer_than_opencv_warps_are_cut(size: tuple[int, int], least: float) -> None:
+    mask = ellipses(*size, (0.5, 0.5, 0.25, 0.3))
+    alpha = cutout(photo_of(mask), map_of(mask, 1))
+    assert alpha is not None
+    assert alpha.shape == size
+    assert iou(alpha >= 128, mask) > least
+
+
 @pytest.mark.parametrize("value", [0.2, 1.0])
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 def test_a_map_that_is_the_same_all_over_keeps_the_whole_photo(mask: Mask, value: float, threshold: Threshold) -> None:
@@ -152,6 +170,13 @@ def test_otsus_threshold_lies_between_two_heaps(rng: np.random.Generator) -> Non
     level = saliency_level(values.reshape(50, 100).astype(np.float32), "otsu")
     assert level is not None
     assert 0.3 < level < 0.6
+
+
+def test_otsus_threshold_counts_what_rounding_lifts_above_one() -> None:
+    saliency = np.zeros((30, 30), np.float32)
+    saliency[:10], saliency[10:20] = 1, 0.3
+    lifted = np.where(saliency == 1, np.nextafter(np.float32(1), np.float32(2)), saliency)
+    assert saliency_level(lifted, "otsu") == pytest.approx(saliency_level(saliency, "otsu"))
 
 
 def test_twice_the_mean_is_held_below_the_maps_maximum() -> None:

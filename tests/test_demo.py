@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import socket
 import zipfile
 from collections.abc import Callable
@@ -91,6 +92,23 @@ def test_files_that_cannot_be_photos_get_a_line_each_and_the_others_are_taken(
         assert mention in line
     assert [line.split()[0].rstrip(":") for line in lines] == [*bad, "absent.jpg"]
     assert [path.name for path in visit.folder.iterdir()] == ["1"]
+
+
+def test_a_photo_that_finds_no_room_on_the_disk_gets_a_line(
+    visit: Visit, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile = shutil.copyfile
+
+    def fill(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        if source == files[0]:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    (line,) = visit.add(files, LIMITS)
+    assert line == "a.jpg cannot be kept on this machine (No space left on device): upload it again later"
+    assert [upload.label for upload in visit.uploads] == ["a.jpg", "<b>&.png"]
+    assert sorted(path.name for path in visit.folder.iterdir()) == ["2", "3"]
 
 
 def test_a_group_has_no_more_photos_than_allowed(visit: Visit, files: list[Path]) -> None:

@@ -110,6 +110,19 @@ def test_exif_orientation_is_applied(orientation: int, suffix: str, tmp_path: Pa
     np.testing.assert_array_equal(read_photo(tagged), TURNS[orientation](stored))
 
 
+def test_a_photo_that_may_not_be_read_says_why_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def refuse(self: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PhotoError) as refusal:
+        read_photo(path)
+    assert str(refusal.value) == f"{path} cannot be read (Permission denied): replace it or leave it out"
+
+
 def test_an_odd_exif_tag_beside_the_orientation_does_no_harm(tmp_path: Path) -> None:
     entries = b"\x00\x01\x02\x00\x04\x00\x00\x00abc\x00"  # ImageWidth, as text
     entries += b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"  # Orientation 6

@@ -167,6 +167,43 @@ def test_what_is_read_is_never_replaced(command: str, gconet: Gconet, photos: Pa
     assert (content(maps), content(photos)) == before
 
 
+def test_a_report_replaces_nothing_that_is_read(gconet: Gconet, photos: Path, maps: Path) -> None:
+    before = content(maps), content(photos)
+    for report, what in (
+        (photos / NAMES[0], "a photo"),
+        (maps / NAMES[0], "a file that is read for it"),
+        (maps, "a folder"),
+    ):
+        outcome = gconet("thumbnail", photos, "--maps", maps, "--json", report)
+        assert_one_line_error(outcome, f"the report {report} would replace {what}: choose another --json")
+    assert content(Path()) == {}
+    assert (content(maps), content(photos)) == before
+
+
+@pytest.mark.parametrize(("command", "file_format"), [("cutout", "webp"), ("thumbnail", "webp"), ("thumbnail", "jpg")])
+def test_pictures_too_long_for_their_format_are_one_line(
+    command: str, file_format: str, gconet: Gconet, tmp_path: Path
+) -> None:
+    for folder in ("photos", "maps"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (65_535, 2), 255).save(tmp_path / folder / "long.png")
+    source = tmp_path / "photos", "--maps", tmp_path / "maps"
+    overlay = ("--overlay",) * (command == "thumbnail")
+    outcome = gconet(command, *source, *overlay, "--format", file_format)
+    assert_one_line_error(outcome, f"long.{file_format}", "pass --format png")
+    assert content(Path()) == {}
+    assert gconet(command, *source, *overlay, "--format", "png").code == 0
+
+
+def test_a_note_is_one_line_whatever_the_photo_is_called(gconet: Gconet, photos: Path, maps: Path) -> None:
+    odd = "two\nlines\x1b[31m"
+    (photos / NAMES[2]).rename(photos / "more/été" / f"{odd}.webp")
+    (maps / NAMES[2]).with_suffix(".png").rename(maps / "more/été" / f"{odd}.png")
+    outcome = gconet("cutout", photos / "more", "--maps", maps / "more")
+    assert (outcome.code, len(outcome.err.splitlines())) == (0, 1)
+    assert "two lines\\x1b[31m.webp: kept whole" in outcome.err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_missing_map_is_told_before_anything_is_written(
     command: str, gconet: Gconet, photos: Path, maps: Path
@@ -221,6 +258,7 @@ def test_without_opencv_the_extra_is_named(
         (["cutout", "--background", "nocolour"], "nocolour is no colour"),
         (["cutout", "--background", "absent.jpg"], "absent.jpg is no colour"),
         (["cutout", "--background", "#11223344"], "has an opacity"),
+        (["cutout", "--background", "rgb(300,0,0)"], "is no colour"),
         (["cutout", "--background", "text.txt"], "text.txt is not a photo"),
         (["cutout", "--threshold", "median"], "--threshold"),
         (["cutout", "--format", "jpg"], "--format"),
@@ -231,6 +269,7 @@ def test_without_opencv_the_extra_is_named(
         (["thumbnail", "--aspect", "1000:1"], "no thumbnail has the aspect 1000:1"),
         (["thumbnail", "--size", "100000"], "sizes go up to 8192"),
         (["thumbnail", "--fill", "nocolour"], "'nocolour' is not a colour"),
+        (["thumbnail", "--fill", "rgb(300,0,0)"], "is not a colour"),
         (["thumbnail", "--fill", "#11223344"], "'#11223344' is not a colour"),
         (["thumbnail", "--fit", "stretch"], "--fit"),
     ],
