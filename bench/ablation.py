@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gconet.bench.environment import describe_environment
 from gconet.bench.network_accuracy import network_scores
 from gconet.runtime.command_line import EXIT_DONE, Parser, write_json
 from gconet.runtime.errors import UsageError
@@ -108,4 +109,5 @@ def _document(
     del settings["seed"], settings["architecture"]  # every run has its own
     for key in ("data", "out", "cutouts", "vgg"):
         settings[key] = Path(settings[key]).name if settings[key] else None  # names, not the machine's paths
-    return {"toolbox": "eval-co-sod", "seeds": list(seeds), "settings": settings, "rows": dict(results)}
+    facts = {"toolbox": "eval-co-sod", "seeds": list(seeds), "settings": settings}
+    return {**facts, "rows": dict(results), "environment": describe_environment()}

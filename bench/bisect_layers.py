@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +40,7 @@ ROUNDING: Mapping[str, Rounding] = {
     "bf16": Rounding(1e-2, "2⁻⁹ a rounding: of inputs, weights and the result, four times that to be safe"),
     "int8": Rounding(5e-2, "256 steps over a range most values use little of: 1 to 3 % a layer when calibrated well"),
 }
-# Factors on an engine's values that are no error: `export.equalise` puts a power of two on a whole layer,
-# `export.channel_equalisation` any factor on a channel.
-EQUALISED: Mapping[str, Literal["layer", "channel"]] = {"fp16": "layer", "bf16": "layer", "int8": "channel"}
+EQUALISED = frozenset({"fp16", "bf16"})  # `export.equalise` puts a power of two on a layer's values; that is no error
 OUTPUT = "maps"  # the exported graph's
 
 
@@ -59,8 +57,7 @@ class LayerRow:
     worst_reference, worst_engine : both values where they differ most.
     largest_reference, largest_engine : largest |activation|; the engine's of those that are finite.
     not_finite : how many of the engine's values are NaN or infinite.
-    scale : factor that equalisation has put on the engine's values, taken out before comparing; of factors by channel
-        the median.
+    scale : factor that equalisation has put on the engine's values, taken out before comparing.
     jumps : the error is no longer explained by what was inherited and by rounding.
     """
 
@@ -188,26 +185,17 @@ def _compare_layer(
         largest_reference=float(np.abs(wanted).max()),
         largest_engine=float(np.abs(finite).max(initial=0.0)),
         not_finite=found.size - finite.size,
-        scale=float(np.median(scale)),
+        scale=scale,
         jumps=math.isfinite(inherited) and not error <= JUMP_FACTOR * explained,  # a NaN jumps too
     )
 
 
-def _scale_by_design(
-    wanted: NDArray[np.float64], found: NDArray[np.float64], precision: str
-) -> NDArray[np.float64] | np.float64:
-    """The factor, or factors (C, 1, 1), that equalisation may have put on a layer; 1 where the values are no multiple.
-
-    By channel it is the factor that fits best, which hides an error that is nothing but a wrong factor; the next layer,
-    which should take it out again, does not.
-    """
-    kind = EQUALISED.get(precision)
-    by_channel = kind == "channel" and wanted.ndim == 4
-    if kind is None or (kind == "channel" and not by_channel):
-        return np.float64(1)
-    axes = (0, 2, 3) if by_channel else None
+def _scale_by_design(wanted: NDArray[np.float64], found: NDArray[np.float64], precision: str) -> float:
+    """The factor that equalisation may have put on a layer; 1 where the values are no multiple."""
+    if precision not in EQUALISED:
+        return 1.0
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # of an infinity, or of zeros, there is no fit
-        fit = np.sum(wanted * found, axis=axes) / np.sum(wanted * wanted, axis=axes)
-        nearest = fit if by_channel else np.exp2(np.rint(np.log2(fit)))
-        scale = np.where((fit > 0) & np.isfinite(fit) & (np.abs(fit / nearest - 1) < 0.1), nearest, 1.0)
-    return scale[:, None, None] if by_channel else np.float64(scale)
+        fit = np.vdot(wanted, found) / np.vdot(wanted, wanted)
+        nearest = np.exp2(np.rint(np.log2(fit)))
+        multiple = fit > 0 and np.isfinite(fit) and abs(fit / nearest - 1) < 0.1
+    return float(nearest) if multiple else 1.0

@@ -22,7 +22,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
+from gconet.bench.output_files import check_output
 from gconet.runtime.bundle import open_bundle
 from gconet.runtime.capi.build import build, source_folders
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run, write_json
@@ -110,7 +111,7 @@ class Start:
     ----------
     seconds : from asking for the process, by step.
     cpu_seconds : of the process, by step, which others on the machine disturb less.
-    peak_rss_mb : of the process.
+    peak_rss_mb : of the process, MB (10⁶ bytes).
     """
 
     seconds: Mapping[str, float]
@@ -129,7 +130,7 @@ def measure(command: Sequence[str]) -> Start:
     *clocks, peak = done.stdout.split()
     seconds = {step: (int(clock) - asked) / 1e9 for step, clock in zip(STEPS, clocks[::2], strict=True)}
     cpu_seconds = {step: int(clock) / 1e9 for step, clock in zip(STEPS, clocks[1::2], strict=True)}
-    return Start(seconds, cpu_seconds, int(peak) / 1024)
+    return Start(seconds, cpu_seconds, int(peak) * 1024 / 1e6)  # told in KiB
 
 
 def environment() -> dict[str, str]:
@@ -145,7 +146,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=positive, default=9, help="runs of each program (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
     options = parser.parse_args(arguments)
-    manifest = open_bundle(options.bundle).manifest
+    bundle = open_bundle(options.bundle)
+    manifest = bundle.manifest
+    check_output(options.json)
     if shutil.which("cc") is None:
         raise UsageError("no C compiler: apt-get install gcc")
     details = [options.bundle, str(options.group), str(HEIGHT), str(WIDTH)]
@@ -169,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
             "photo": [HEIGHT, WIDTH], "rounds": options.rounds, "medians": medians,
             "command": shlex.join(["python", "bench/capi_startup.py", "--bundle", Path(options.bundle).name,
                                    "--group", str(options.group), "--rounds", str(options.rounds)]),
-            "environment": describe_environment(),
+            "bundle": describe_bundle(bundle), "environment": describe_environment(),
         })  # fmt: skip
     return EXIT_DONE
 
@@ -179,11 +182,13 @@ def _compile(folder: Path) -> Path:
     source = folder / "start.c"
     source.write_text(C_PROGRAM, "utf-8")
     libraries = files["library"].parent
-    subprocess.run(
+    done = subprocess.run(
         ["cc", "-O2", f"-I{files['header'].parent}", source, "-o", program, f"-L{libraries}", "-lgconet",
          f"-Wl,-rpath,{libraries}"],
-        check=True,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
+    if done.returncode:
+        raise TargetError(f"cc cannot compile the program: {done.stderr.strip()[-300:]}")
     return program
 
 

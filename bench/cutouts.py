@@ -32,14 +32,14 @@ from gconet.bench.cutout_rows import (
     summarise_thumbnails,
 )
 from gconet.bench.cutout_sheet import draw_sheet
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
 from gconet.bench.mask_scores import Mask
+from gconet.bench.output_files import check_output
 from gconet.runtime.atomic import replacing
-from gconet.runtime.bundle import describe_file, open_bundle
+from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, run, write_json
 from gconet.runtime.detector import load
 from gconet.runtime.errors import UsageError
-from gconet.runtime.manifest import MANIFEST_NAME
 from gconet.runtime.map_source import read_map
 from gconet.runtime.opencv import opencv
 from gconet.runtime.photos import Group, find_groups, read_photo
@@ -66,6 +66,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--sheet", type=Path, help="draw cut-outs and thumbnails of the example photos to this PNG")
     options = parser.parse_args(arguments)
+    if options.data is None and (options.json or options.sheet is None):
+        raise UsageError("nothing to measure: name the photos and masks with --data (or draw a --sheet)")
+    bundle = open_bundle(options.bundle)
+    check_output(options.json, options.sheet)
     opencv().setNumThreads(1)
     if options.sheet:
         sheet = draw_sheet(options.bundle)
@@ -76,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     cutouts, thumbnails = _measure(options)
     document: dict[str, Any] = {
         "environment": describe_environment(),
-        "bundle": _describe(options.bundle),
+        "bundle": describe_bundle(bundle),
         "held_out": sorted((cutouts.keys() | thumbnails.keys()) & set(options.held_out)),
     }
     if cutouts:
@@ -91,10 +95,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure(options: argparse.Namespace) -> tuple[dict[str, list[CutoutRow]], dict[str, list[ThumbnailRow]]]:
-    groups = [group for group in find_groups([options.data / "images"])
-              if options.groups is None or group.folder.as_posix() in options.groups]  # fmt: skip
-    if not groups:
-        raise UsageError(f"none of the groups is in {options.data / 'images'}")
+    found = {group.folder.as_posix(): group for group in find_groups([options.data / "images"])}
+    if absent := sorted(set(options.groups or []) - found.keys()):
+        raise UsageError(f"--groups {' '.join(absent)}: not in {options.data / 'images'}")
+    groups = [group for name, group in found.items() if options.groups is None or name in options.groups]
     cutouts: dict[str, list[CutoutRow]] = {}
     thumbnails: dict[str, list[ThumbnailRow]] = {}
     with tqdm(total=sum(len(group.photos) for group in groups), unit="photo", disable=None) as progress:
@@ -129,16 +133,6 @@ def _with_sums(groups: dict[str, list[Any]], held_out: Iterable[str], summarise:
     others = [row for name, rows in groups.items() if name not in held_out for row in rows]
     sums = {name: summarise(rows) for name, rows in (("held-out", kept), ("others", others)) if rows}
     return {**sums, "groups": {name: summarise(rows) for name, rows in groups.items()}}
-
-
-def _describe(folder: Path) -> dict[str, Any]:
-    manifest = open_bundle(folder).manifest
-    return {
-        "target": manifest.target,
-        "precision": manifest.precision,
-        "manifest_sha256": describe_file(folder / MANIFEST_NAME).sha256,
-        "checkpoint": manifest.checkpoint,
-    }
 
 
 def _print_cutouts(document: dict[str, Any]) -> None:

@@ -18,10 +18,13 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
+from gconet.bench.output_files import check_output
 from gconet.runtime import detect_command
+from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, run, write_json
 from gconet.runtime.detector import Detector, load
+from gconet.runtime.errors import TargetError
 from gconet.runtime.photos import find_groups
 from gconet.runtime.session import GraphSession, PartTensors, Tensors
 
@@ -67,12 +70,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
     options = parser.parse_args(arguments)
     groups = find_groups(options.photos)
+    check_output(options.json)
     watches: list[Stopwatch] = []
 
     def watched_load(*details: Any, **more: Any) -> Detector:
         detector = load(*details, **more)  # what the command gives
         if not isinstance(detector.session, GraphSession):
-            raise TypeError("only sessions of several graphs are watched")
+            raise TargetError(
+                f"{options.bundle} has one graph only: build for openvino or onnxruntime, with this version"
+            )
         watches.append(Stopwatch(detector.session))
         return Detector(detector.bundle, watches[0])
 
@@ -92,7 +98,8 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{figures['photos']} photos of {len(groups)} groups: {whole:.1f} s, of it {figures['share']:.0%} compute "
           f"({watch.compute_s:.1f} s), and {watch.first_calls_s:.1f} s first calls, which compile")  # fmt: skip
     if options.json:
-        write_json(options.json, {**figures, "environment": describe_environment()})
+        bundle = describe_bundle(open_bundle(options.bundle))
+        write_json(options.json, {**figures, "bundle": bundle, "environment": describe_environment()})
     return EXIT_DONE
 
 

@@ -1,4 +1,4 @@
-"""What a measurement was taken on: processor, libraries, threads. No host names, no paths."""
+"""What a measurement was taken on: processor, libraries, the bundle. No host names, no paths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gconet.engines.installed import installed_version
+from gconet.runtime.bundle import Bundle, describe_file
+from gconet.runtime.manifest import MANIFEST_NAME
 
 LIBRARIES = ("gconet-deploy", "numpy", "pillow", "opencv-python-headless", "pysodmetrics", "torch", "onnx",
              "onnxruntime", "onnxruntime-gpu", "openvino", "onnxruntime-ep-nv-tensorrt-rtx-cu12",
@@ -26,6 +28,19 @@ def describe_environment() -> dict[str, Any]:
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": installed_libraries(),
+    }
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """Which bundle was measured, ready for JSON; the manifest's hash stands for every file, since it has theirs."""
+    manifest = bundle.manifest
+    return {
+        "target": manifest.target,
+        "target_version": manifest.target_version,
+        "precision": manifest.precision,
+        "size": manifest.preprocessing.size,
+        "manifest_sha256": describe_file(bundle.folder / MANIFEST_NAME).sha256,
+        "checkpoint": dict(manifest.checkpoint),
     }
 
 

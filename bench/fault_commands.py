@@ -165,7 +165,7 @@ def _note_refusal(fault: Fault, outcome: Outcome, work: Path, possible: bool = T
             fault.lose("done, where nothing can be written")
         return
     fault.note("refused in one line, nothing left")
-    if outcome.code != EXIT_BAD_INPUT or len(lines) != 1:
+    if outcome.code != EXIT_BAD_INPUT or len(lines) != 1 or "Traceback" in outcome.error:
         fault.lose(f"exit code {outcome.code}: {outcome.error.strip()[-500:]}")
     if left := sorted(name for name in content(work) if not name.startswith("maps/00/")):  # a whole group may be
         fault.lose(f"left behind: {', '.join(left)}")

@@ -15,7 +15,8 @@ from PIL import Image
 
 from gconet.bench.fault_commands import content, gconet, run_command
 from gconet.bench.fault_rows import Fault
-from gconet.bench.fuzz_targets import FORMATS, FUZZ_TARGETS
+from gconet.bench.fuzz_photos import FORMATS
+from gconet.bench.fuzz_targets import FUZZ_TARGETS
 from gconet.bench.photo_groups import EXAMPLES
 from gconet.runtime.bundle import open_bundle
 from gconet.runtime.consensus_file import load_consensus, save_consensus
@@ -155,7 +156,8 @@ def odd_names(bundle: Path, folder: Path) -> Fault:
         if outcome.code or set(content(out)) != wanted:
             fault.lose(f"{name!r}: exit code {outcome.code}: {outcome.error.strip()}")
         outcome = run_command(gconet("detect", source, "--bundle", bundle, "--out", out))  # the maps exist: refused
-        fault.note("refused in one line" if outcome.code == 2 and outcome.error.count("\n") == 1 else "failed")
-        if fault.outcomes["failed"] or not outcome.error.strip().isprintable():
+        refused = outcome.code == 2 and outcome.error.count("\n") == 1
+        fault.note("refused in one line" if refused else "failed")
+        if not refused or not outcome.error.strip().isprintable():
             fault.lose(f"{name!r}: exit code {outcome.code}: {outcome.error.strip()}")
     return fault

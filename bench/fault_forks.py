@@ -49,11 +49,12 @@ def fork_server(command: str, words: Sequence[object]) -> Iterator[ForkServer]:
     """Start a `ForkServer` for `build`, `detect` or `publish` with these arguments."""
     line = [sys.executable, __file__, command, *map(str, words)]
     alone = {**environment(), "OMP_NUM_THREADS": "1"}  # a process with threads does not fork well
-    with subprocess.Popen(line, env=alone, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, env=alone, start_new_session=True, **pipes) as process:
         try:
             yield ForkServer(process)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # what it forked, too, one of which would publish without end
 
 
 def _build_main(words: Sequence[str]) -> Main:
@@ -79,7 +80,7 @@ def _detect_main(_words: Sequence[str]) -> Main:
 
 def _publish_main(_words: Sequence[str]) -> Main:
     """Put bundles in the place of earlier ones, without end."""
-    from gconet.bench.fuzz_targets import example_manifest
+    from gconet.bench.fuzz_bundles import example_manifest
     from gconet.engines.bundle_writer import staged_bundle, write_manifest
 
     def main(arguments: Sequence[str]) -> int:

@@ -23,8 +23,10 @@ from typing import Any
 from gconet.bench import fault_commands, fault_files, fault_kills, fault_trust
 from gconet.bench.environment import describe_environment
 from gconet.bench.fault_rows import Fault, fault_table
+from gconet.bench.output_files import check_output
 from gconet.runtime.atomic import replacing
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, run, warn, write_json
+from gconet.runtime.errors import UsageError
 
 EPILOG = """\
 examples:
@@ -92,10 +94,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--markdown", type=Path, metavar="F", help="write the table of the README to this file")
     options = parser.parse_args(arguments)
 
+    check_output(options.json, options.markdown)
+    facts = {"seed": options.seed, "environment": describe_environment()}
     rows: list[dict[str, Any]] = []
     if options.only and options.json and options.json.exists():
-        earlier = json.loads(options.json.read_bytes())["faults"]
-        rows = [row for row in earlier if row["step"] not in options.only]
+        rows = [row for row in _earlier(options.json, facts) if row["step"] not in options.only]
     lost = False
     for step, fault in _try(options):
         row = {"step": step, **fault.document()}
@@ -105,11 +108,25 @@ def main(arguments: Sequence[str]) -> int:
             lost = True
             warn(loss)
         if options.json:  # as far as it has come
-            write_json(options.json, {"seed": options.seed, "faults": rows, "environment": describe_environment()})
+            write_json(options.json, {**facts, "faults": rows})
     if options.markdown:
         with replacing(options.markdown) as temporary:
             temporary.write_text(fault_table(rows), "utf-8")
     return EXIT_CHECK_FAILED if lost else EXIT_DONE
+
+
+def _earlier(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a report, to which others are to be added; UsageError if they were counted otherwise than these."""
+    try:
+        document = json.loads(path.read_bytes())
+        rows: list[dict[str, Any]] = [row for row in document["faults"] if row["step"] in STEPS]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no report of faults that --only could add to: name another file") from error
+    if {name: document.get(name) for name in facts} != facts:
+        raise UsageError(
+            f"{path} was written with another --seed, other libraries, or on another machine: name another file"
+        )
+    return rows
 
 
 def _try(options: argparse.Namespace) -> Iterator[tuple[str, Fault]]:
@@ -125,7 +142,7 @@ def _try(options: argparse.Namespace) -> Iterator[tuple[str, Fault]]:
         )
         fault_commands.write_tiny_checkpoint(trial.checkpoint)
         fault_commands.must_succeed(fault_commands.build_words(trial.checkpoint, trial.bundle))
-        for step in options.only or STEPS:
+        for step in dict.fromkeys(options.only or STEPS):
             place = folder / step
             place.mkdir()
             found = STEPS[step](trial, place)

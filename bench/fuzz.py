@@ -13,12 +13,18 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
 import argparse
+import os
 import re
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from gconet.bench.output_files import check_output
+from gconet.engines.installed import installed_version
+from gconet.runtime.atomic import cannot_write
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, positive_float, run, write_json
 from gconet.runtime.errors import TargetError, UsageError
 
@@ -34,6 +40,7 @@ TARGETS = ("manifest", "bundle", "signature", "key", "safetensors", "pth", "phot
 MAX_PIXELS = 2**20  # of photos here: what a large one costs is known, and tested
 INSTRUMENTED = ["gconet", "json", "PIL", "zipfile"]
 HANG_SECONDS = 20
+LIBRARIES = "atheris", "cryptography", "safetensors"  # that fuzz and are fuzzed, besides those of every report
 LONGEST = 16384  # bytes of an input
 
 
@@ -64,7 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise TargetError(f"fuzzing needs atheris ({error}): pip install 'gconet-deploy[fuzz]'") from error
 
-    options.out.mkdir(parents=True, exist_ok=True)
+    with cannot_write(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    check_output(options.json)
     rows = []
     for name in names:
         rows.append(row := _run_child(name, options))
@@ -73,7 +82,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         from gconet.bench.environment import describe_environment
 
-        facts = {"minutes_each": options.minutes, "seed": options.seed, "environment": describe_environment()}
+        environment = describe_environment()
+        environment["libraries"] |= {name: installed_version(name) for name in LIBRARIES}
+        facts = {"minutes_each": options.minutes, "seed": options.seed, "environment": environment}
         write_json(options.json, {"targets": rows, **facts})
     return EXIT_CHECK_FAILED if any(row["crashes"] for row in rows) else EXIT_DONE
 
@@ -88,7 +99,9 @@ def _run_child(name: str, options: Any) -> dict[str, Any]:
         words += ["--child", str(counts), str(corpus)]
         # By way of a shell: Linux counts what the process that starts another once held into the other's peak.
         words = ["sh", "-c", '"$@"; exit $?', "sh", *words]
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        start = time.monotonic()
+        done = _run(words)
+        seconds = time.monotonic() - start
         accepted, refused = (int.from_bytes(counts.read_bytes()[at : at + 8], sys.byteorder) for at in (0, 8))
     crashes = re.findall(r"Test unit written to (\S+)", done.stderr)
     if done.returncode and not crashes:
@@ -98,13 +111,25 @@ def _run_child(name: str, options: Any) -> dict[str, Any]:
     return {
         "target": name,
         "runs": int(statistics.get("number_of_executed_units", accepted + refused)),
-        "seconds": round(60 * options.minutes),
+        "seconds": round(seconds),
         "accepted": accepted,
         "refused": refused,
         "crashes": crashes,
         "edges_covered": int(covered[-1]) if covered else 0,
-        "peak_rss_mb": int(statistics.get("peak_rss_mb", 0)),
+        "peak_rss_mb": round(int(statistics.get("peak_rss_mb", 0)) * 2**20 / 1e6),  # libFuzzer's are of 2²⁰ bytes
     }
+
+
+def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process group of its own, of which nothing is left when this is interrupted."""
+    options: Any = {"text": True, "errors": "replace", "start_new_session": True}
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options) as process:
+        try:
+            _, error = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, "", error)
 
 
 def _again(name: str, path: Path) -> int:
@@ -137,7 +162,7 @@ def _fuzz(name: str, counts: Path, corpus: Path, options: Any) -> None:
         tally[0 if accepts(target, data, scratch) else 1] += 1
 
     flags = {
-        "max_total_time": round(60 * options.minutes),
+        "max_total_time": max(1, round(60 * options.minutes)),  # 0 would be for ever
         "rss_limit_mb": options.memory_mb,
         "timeout": HANG_SECONDS,
         "max_len": LONGEST,

@@ -12,14 +12,16 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
+from gconet.bench.output_files import check_output
 from gconet.bench.photo_groups import extend_photos, read_photos
-from gconet.bench.timing import time_interleaved
+from gconet.bench.timing import answer_once, time_interleaved
 from gconet.runtime import ConsensusBuilder
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run, write_json
 from gconet.runtime.detector import Detector, load
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
     options = parser.parse_args(arguments)
     detector = load(options.bundle)
+    check_output(options.json)
     photos = read_photos(None)
 
     rows = [
@@ -61,8 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         manifest = detector.bundle.manifest
         engine = {"target": manifest.target, "precision": manifest.precision, "version": manifest.target_version}
-        document = {"engine": engine, "agreement": rows, "cost": cost, "environment": describe_environment()}
-        write_json(options.json, document)
+        facts = {"bundle": describe_bundle(detector.bundle), "environment": describe_environment()}
+        write_json(options.json, {"engine": engine, "agreement": rows, "cost": cost, **facts})
     return EXIT_DONE
 
 
@@ -95,7 +98,7 @@ def _cost(detector: Detector, pair: Sequence[Photo], rounds: int) -> dict[str, A
         "segment_one": lambda: session.run("segment", {"images": images[:1], "consensus": consensus}),
     }
     with tqdm(total=rounds, desc="cost", unit="round", disable=None, leave=False) as bar:
-        timings = time_interleaved(contenders, rounds, bar.update)
+        timings = time_interleaved(contenders, rounds, bar.update, before=partial(answer_once, contenders))
     medians = {f"{name}_ms": timing.percentile(50) for name, timing in timings.items()}
     samples = {name: list(timing.samples_ms) for name, timing in timings.items()}
     return {**medians, "ratio": medians["segment_one_ms"] / medians["detect_pair_ms"], "samples_ms": samples}

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from gconet.bench.peak_memory import peak_rss_bytes
 from gconet.bench.peers import PEERS, PeerRequest
 from gconet.bench.photo_groups import read_photos, variant
+from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run
 from gconet.runtime.detector import load
 from gconet.runtime.preprocess import FloatArray, Photo, resize_map, to_input
@@ -56,13 +57,12 @@ def main(arguments: Sequence[str]) -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (options.memory_mb * 10**6,) * 2)
     photos = read_photos(None)
     maps: Callable[[PhotoRow], Iterator[FloatArray]]
-    detector = load(options.bundle)
     if options.peer:
-        preprocessing = detector.bundle.manifest.preprocessing
-        infer = PEERS[options.peer].load(
-            PeerRequest(detector.bundle.manifest, options.checkpoint, None, options.graphs)
-        )
-        del detector
+        manifest = open_bundle(
+            options.bundle
+        ).manifest  # its engine is not loaded: the memory would count as the peer's
+        preprocessing = manifest.preprocessing
+        infer = PEERS[options.peer].load(PeerRequest(manifest, options.checkpoint, None, options.graphs))
 
         def in_one_piece(group: PhotoRow) -> Iterator[FloatArray]:
             found = infer(to_input(iter(group), preprocessing, len(group)))
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
 
         maps, warm_up = in_one_piece, options.group
     else:
+        detector = load(options.bundle)
         maps = detector.stream
         warm_up = WARM_UP_GROUP if detector.streams(options.group) else options.group
     print(json.dumps(_measure(maps, photos, options.group, warm_up)))

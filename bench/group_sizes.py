@@ -10,6 +10,7 @@ if not __package__:
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
+from gconet.bench.output_files import check_output
 from gconet.bench.peers import EAGER, PEERS, PeerRequest
 from gconet.runtime.atomic import replacing
 from gconet.runtime.bundle import Bundle, open_bundle
@@ -62,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.plot:
         _check_plots()
+    check_output(options.json, options.plot)
     peers = [] if "none" in options.peers else options.peers
     bundles = [open_bundle(path) for path in options.bundle]
     methods = [_bundle_method(bundle) for bundle in bundles]
@@ -82,9 +85,9 @@ def main(arguments: Sequence[str]) -> int:
                 if "failed" in rows[-1]:
                     break
     print(table(rows))
-    document = {"environment": describe_environment(), "rows": rows}
+    facts = {"environment": describe_environment(), "bundles": [describe_bundle(bundle) for bundle in bundles]}
     if options.json:
-        write_json(options.json, document)
+        write_json(options.json, {**facts, "rows": rows})
     if options.plot:
         plot(rows, options.plot)
     return EXIT_DONE
@@ -145,6 +148,8 @@ def _measure(arguments: Sequence[str], group: int) -> dict[str, Any]:
     if result.returncode != EXIT_DONE:
         if _ran_out(result):
             return {"failed": "out of memory"}
+        if result.returncode < 0:
+            return {"failed": f"ended by {signal.Signals(-result.returncode).name}"}
         raise TargetError(f"a group of {group} failed: {(result.stderr.strip() or 'no reason given').splitlines()[-1]}")
     figures = json.loads(result.stdout.splitlines()[-1])
     return {**figures, "ms_per_photo": figures["seconds"] / group * 1000}
@@ -162,7 +167,8 @@ def _export(bundle: Bundle, checkpoint: Path | None, group: int, graphs: Path) -
 
 
 def _ran_out(result: subprocess.CompletedProcess[str]) -> bool:
-    return result.returncode < 0 or any(sign in result.stderr for sign in OUT_OF_MEMORY)
+    killed = result.returncode == -signal.SIGKILL  # as the system does where memory is short
+    return killed or any(sign in result.stderr for sign in OUT_OF_MEMORY)
 
 
 def _check_plots() -> None:

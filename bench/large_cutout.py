@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from gconet.bench.environment import describe_environment
+from gconet.bench.output_files import check_output
 from gconet.bench.peak_memory import peak_rss_bytes
 from gconet.bench.photo_groups import find_photos
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run, write_json
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.one is not None:
         print(json.dumps(_measure(options.one)))
         return EXIT_DONE
+    check_output(options.json)
     rows = []
     for index, example in enumerate(find_photos(None)[: options.photos]):
         with tempfile.TemporaryDirectory() as scratch:
@@ -90,7 +92,9 @@ def _in_a_process(photo: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", str(photo)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise TargetError(f"a process for one photo failed: {result.stderr.strip().splitlines()[-1:]}")
+        raise TargetError(
+            f"a process for one photo failed: {(result.stderr.strip() or 'it was killed').splitlines()[-1]}"
+        )
     return dict(json.loads(result.stdout.splitlines()[-1]))
 
 

@@ -15,6 +15,7 @@ import argparse
 import datetime
 from collections.abc import Sequence
 
+from gconet.bench.environment import describe_bundle
 from gconet.bench.latency_markdown import markdown_report
 from gconet.bench.latency_measure import BenchRequest, measure_run
 from gconet.bench.latency_report import html_report
@@ -22,9 +23,10 @@ from gconet.bench.latency_run import LatencyRun
 from gconet.bench.latency_samples import META_NAME, write_samples
 from gconet.bench.latency_tables import latency_table
 from gconet.bench.latency_verdict import verdict_lines
+from gconet.bench.output_files import check_output
 from gconet.bench.peers import EAGER, PEERS, choose_peers
 from gconet.bench.timing import WarmUpRule
-from gconet.runtime.atomic import cannot_write, replacing
+from gconet.runtime.atomic import replacing
 from gconet.runtime.bundle import Bundle, open_bundle
 from gconet.runtime.command_line import (
     EXIT_CHECK_FAILED,
@@ -72,9 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     groups = sorted(set(options.group or [DEFAULT_GROUP]))
     bundles = [open_bundle(path, options.require_signature) for path in options.bundle or [DEFAULT_BUNDLE]]
     check_comparable(bundles, groups)
-    files = (options.json, options.markdown, options.html, options.samples and options.samples / META_NAME)
-    for path in files:
-        check_output(path)
+    check_output(options.json, options.markdown, options.html, options.samples and options.samples / META_NAME)
     request = BenchRequest(
         groups=groups,
         rounds=options.rounds,
@@ -133,7 +133,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _write(run: LatencyRun, bundles: Sequence[Bundle], options: argparse.Namespace) -> None:
     if options.json:
-        write_json(options.json, run.document())
+        names = {bundle.folder.name.removesuffix(".gconet"): describe_bundle(bundle) for bundle in bundles}
+        write_json(options.json, {**run.document(), "bundles": names})
     for path, report in ((options.markdown, markdown_report), (options.html, html_report)):
         if path:
             with replacing(path) as temporary:
@@ -141,16 +142,6 @@ def _write(run: LatencyRun, bundles: Sequence[Bundle], options: argparse.Namespa
     if options.samples:
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         write_samples(options.samples, run, bundles, created)
-
-
-def check_output(path: Path | None) -> None:
-    """Raise UsageError before anything is measured if a report could not be written afterwards."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder, name a file")
-    with cannot_write(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def check_comparable(bundles: Sequence[Bundle], groups: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from gconet.bench.latency_phases import Phases
 from gconet.bench.peak_memory import measure_peak_memory
 from gconet.bench.peers import EAGER, PEERS
 from gconet.bench.roofline import RooflineShare
-from gconet.bench.timing import Timing, WarmUpRule, time_interleaved
+from gconet.bench.timing import Timing, WarmUpRule, answer_once, time_interleaved
 from gconet.runtime.preprocess import FloatArray
 
 EAGER_ENGINE = PEERS[EAGER].engine
@@ -82,17 +82,10 @@ def measure_latency(
     rows = []
     for group, images in inputs.items():
         calls = {contender.engine: partial(contender.infer, images) for contender in contenders}
-        timings = time_interleaved(calls, rounds, progress.update, warm_up, partial(_answer, calls))
+        timings = time_interleaved(calls, rounds, progress.update, warm_up, partial(answer_once, calls))
         eager = timings.get(EAGER_ENGINE)
         rows += [_row(contender, group, timings[contender.engine], eager) for contender in contenders]
     return rows
-
-
-def _answer(calls: Mapping[str, Callable[[], object]], name: str) -> None:
-    """Untimed, before each sample: threads of whoever came before spin on for a tenth of a second, and what is in the
-    caches is theirs.
-    """
-    calls[name]()
 
 
 def _row(contender: Contender, group: int, timing: Timing, eager: Timing | None) -> LatencyRow:

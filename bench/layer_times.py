@@ -27,6 +27,7 @@ KINDS: Mapping[str, str] = {
     **dict.fromkeys(("Subgraph", "Eltwise", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Clip"), "elementwise"),
 }
 OTHER = "other"  # shapes and the like
+WINOGRAD = "winograd"  # matrix products of convolutions in that form, by the layers that they are named after
 BYTES: Mapping[str, int] = {
     **dict.fromkeys(("fp32", "i32"), 4),
     **dict.fromkeys(("bf16", "fp16"), 2),
@@ -56,7 +57,7 @@ class ExecutedLayer:
     ----------
     name : the module that its weights belong to, else its operation and the modules its input comes from.
     node : its name in the engine.
-    kind : a value of `KINDS`, or "other".
+    kind : a value of `KINDS`, "winograd" or "other".
     kernel : what computes it, as the engine says.
     precision : of its arithmetic and, after an arrow, of its output where that differs; see `BYTES`.
     flop : multiplications and additions of a convolution or matrix product, channels that an engine pads included.
@@ -84,9 +85,12 @@ class LayerProfiler(Protocol):
         """What was executed, in order, with a sample for each of the last `calls` calls; ends the profiling."""
 
 
-def kind_of(operation: str) -> str:
-    """The kind of layer that an operation of OpenVINO or ONNX Runtime is."""
-    return KINDS.get(PREFIX.sub("", operation), OTHER)
+def kind_of(operation: str, name: str = "") -> str:
+    """The kind of layer that an operation of OpenVINO or ONNX Runtime is, under a name as in `ExecutedLayer`."""
+    plain = PREFIX.sub("", operation)
+    if plain in MATRIX_PRODUCTS and "encoder." in name and "gam." not in name:
+        return WINOGRAD
+    return KINDS.get(plain, OTHER)
 
 
 def count_flop(operation: str, inputs: Sequence[Tensor], output: Tensor) -> int:

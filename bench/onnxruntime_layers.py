@@ -103,7 +103,7 @@ def _layer(node: str, facts: Event, names: GraphNames, samples: Sequence[float])
     return ExecutedLayer(
         name=name,
         node=node,
-        kind=kind_of(operation),
+        kind=kind_of(operation, name),
         kernel=f"{facts['provider'].removesuffix('ExecutionProvider')} {operation}{layout}",
         precision=arrow(arithmetic, output.type),
         flop=count_flop(operation, inputs, output),

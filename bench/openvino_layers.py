@@ -98,7 +98,7 @@ def _executed(
 
 def _layer(step: _Step, name: str, counter: Any, constants: set[str], samples: Sequence[float]) -> ExecutedLayer:
     operation, kernel = counter.node_type, counter.exec_type
-    kind, precision = kind_of(operation), _type(step.facts["runtimePrecision"])
+    kind, precision = kind_of(operation, name), _type(step.facts["runtimePrecision"])
     # Weights were converted once, when the model was compiled.
     inputs = [Tensor(i.tensor.shape, precision) if i.source in constants else i.tensor for i in step.inputs]
     if operation == "Reorder":

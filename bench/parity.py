@@ -18,6 +18,7 @@ from typing import Any
 from gconet.bench.bisect_report import bisection_text, scan_verdict
 from gconet.bench.bisect_runners import why_not_readable
 from gconet.bench.environment import describe_environment
+from gconet.bench.output_files import check_output
 from gconet.bench.parity_accuracy import find_truth_groups, metric_table
 from gconet.bench.parity_check import BundleParity, ParityRequest, bundle_document, check_bundle
 from gconet.bench.parity_groups import EagerReference, measure_parity
@@ -52,6 +53,7 @@ Exit codes: 0 all within their limits; 1 not, or a NaN or an infinity was found;
 def main(arguments: Sequence[str]) -> int:
     """Exit code 1 if a bundle is outside the tolerance of its target and precision."""
     options = _parse(arguments)
+    check_output(options.json, options.html)
     if options.bisect or options.scan:
         import_or_explain("polygraphy", ("polygraphy",))
     not_run: dict[str, str] = {}

@@ -14,9 +14,11 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from gconet.bench.latency import DEFAULT_BUNDLE, DEFAULT_GROUP, WARM_UP_AT_MOST, check_comparable, check_output
+from gconet.bench.environment import describe_bundle
+from gconet.bench.latency import DEFAULT_BUNDLE, DEFAULT_GROUP, WARM_UP_AT_MOST, check_comparable
 from gconet.bench.latency_markdown import markdown_table
 from gconet.bench.layer_profile import LayerProfile, ProfileRequest, profile_bundle
+from gconet.bench.output_files import check_output
 from gconet.bench.profile_tables import kind_table, layer_table, machine_line, terminal_table, total_lines
 from gconet.bench.timing import WarmUpRule
 from gconet.runtime.atomic import replacing
@@ -30,8 +32,8 @@ examples:
   gconet profile --bundle build/gconet.gconet --json profile.json --markdown profile.md      every layer
   gconet profile --bundle build/gconet.gconet --no-roofline      torch is not loaded
 
-Look for: what is neither convolution nor affinity (a reorder is the same values in another layout, a convert in another
-type); a precision that is wider than the bundle's; a small share of the roofline beside many milliseconds.
+Look for: what is neither convolution, winograd nor affinity (a reorder is the same values in another layout, a convert
+in another type); a precision that is wider than the bundle's; a small share of the roofline beside many milliseconds.
 
 The engine is timed twice in every round, as users run it and with its own layer timing switched on (OpenVINO's
 PERF_COUNT, ONNX Runtime's profiling); the last line says what that costs. OpenVINO's counters are means over all calls
@@ -50,8 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     bundle = open_bundle(options.bundle, options.require_signature)
     check_comparable([bundle], [options.group])
-    for path in (options.json, options.markdown):
-        check_output(path)
+    check_output(options.json, options.markdown)
     request = ProfileRequest(
         group=options.group,
         rounds=options.rounds,
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         print(terminal_table(table), end="\n\n")
     print("\n".join(total_lines(profile)))
     if options.json:
-        write_json(options.json, profile.document())
+        write_json(options.json, {**profile.document(), "bundle": describe_bundle(bundle)})
     if options.markdown:
         with replacing(options.markdown) as temporary:
             temporary.write_text(markdown_profile(profile), "utf-8")

@@ -10,8 +10,9 @@ from gconet.bench.layer_profile import LayerProfile, LayerRow
 HEADER = ("layer", "kind", "kernel", "precision", "ms", "share", "GFLOP", "GFLOP/s", "of roofline")
 TEXTS = 4  # columns that are words; the rest are numbers
 KIND_NOTE = (
-    "affinity: matrix products, reductions and softmax, the GAM without its convolutions; reorder: the same values in "
-    "another layout; convert: in another type; elementwise: what was fused into no convolution, sums above all."
+    "affinity: matrix products, reductions and softmax, the GAM without its convolutions; winograd: matrix products of "
+    "convolutions in that form, with the operations that these do; reorder: the same values in another layout; "
+    "convert: in another type; elementwise: what was fused into no convolution, sums above all."
 )
 
 

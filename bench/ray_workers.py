@@ -21,13 +21,13 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
+from gconet.bench.output_files import check_output
 from gconet.bench.photo_groups import find_photos
 from gconet.engines.installed import installed_version
-from gconet.runtime.bundle import describe_file, open_bundle
+from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, run, write_json
 from gconet.runtime.errors import TargetError
-from gconet.runtime.manifest import MANIFEST_NAME
 from gconet.runtime.run_manifest import NAME
 
 SMALLEST, LARGEST = 2, 12  # photos in a group
@@ -74,7 +74,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Time, compare and report; exit code 1 if two ways differ in a file."""
+    """Time, compare and report; exit code 1 if workers of one thread, one or more, differ in a file."""
     parser = Parser("python bench/ray_workers.py", __doc__ or "")
     parser.add_argument("--bundle", type=Path, default=Path("build/gconet.gconet"), help="(default: %(default)s)")
     parser.add_argument("--photos", type=Path, help="folder of photos to make groups of (default: the example photos)")
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="file for the report")
     options = parser.parse_args(arguments)
     bundle = open_bundle(options.bundle)
+    check_output(options.json)
     count = str(options.workers)
     one, more = "1 worker of 1 thread", f"{count} workers of 1 thread"
     ways: Mapping[str, Sequence[str]] = {
@@ -107,11 +108,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{more}: {ratio:.2f} × as fast as {one}; files {'identical' if same[more] else 'DIFFER'}")
     report = {
         "environment": {**describe_environment(), "ray": installed_version("ray")},
-        "bundle": {
-            "manifest_sha256": describe_file(bundle.folder / MANIFEST_NAME).sha256,
-            "target": bundle.manifest.target,
-            "precision": bundle.manifest.precision,
-        },
+        "bundle": describe_bundle(bundle),
         "tree": {"groups": options.groups, "photos": photos, "sizes": group_sizes(options.groups)},
         "ways": [
             {

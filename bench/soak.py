@@ -12,24 +12,23 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
-import os
 import random
-import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from gconet.bench.environment import describe_environment
+from gconet.bench.environment import describe_bundle, describe_environment
+from gconet.bench.memory_growth import growth, resident_mb
+from gconet.bench.output_files import check_output
 from gconet.bench.photo_groups import find_photos
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive, positive_float, run, write_json
 from gconet.runtime.detector import Detector, load
-from gconet.runtime.errors import TargetError, UsageError
+from gconet.runtime.errors import UsageError
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.session import GraphSession
 
@@ -43,7 +42,6 @@ the slope is a line through all of them (Theil and Sen's).
 Exit codes: 0 all answers right, growth within the limit; 1 not; 2 bad input."""
 SIZES = (1, 2, 3, 5)  # photos in a group; few, so that engines hold all of them compiled
 GROUPS_OF_A_SIZE = 3
-TENTH = 10
 
 Answer = list[FloatArray]
 
@@ -118,6 +116,11 @@ def main(arguments: Sequence[str]) -> int:
     warm_up = options.minutes / 5 if options.warm_up_minutes is None else options.warm_up_minutes
     if not warm_up < options.minutes:
         raise UsageError("--warm-up-minutes must be fewer than --minutes")
+    if 60 * (options.minutes - warm_up) < 2 * options.every:
+        raise UsageError("too short to judge memory: more --minutes, or fewer seconds --every")
+    if not 0 <= options.tolerance < float("inf"):
+        raise UsageError(f"--tolerance {options.tolerance}: a difference is 0 or more")
+    check_output(options.json)
     request = SoakRequest(options.minutes, warm_up, options.threads, options.tolerance, options.every, options.seed)
 
     detector = load(options.bundle, threads=options.engine_threads)
@@ -127,6 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     manifest = detector.bundle.manifest
     document = {
         "engine": {"target": manifest.target, "precision": manifest.precision, "version": manifest.target_version},
+        "bundle": describe_bundle(detector.bundle),
         "engine_threads": options.engine_threads,
         "minutes": options.minutes,
         "warm_up_minutes": warm_up,
@@ -226,36 +230,11 @@ def _ask(
 
 
 def largest_difference(answer: Answer, expected: Answer) -> float:
-    """Between two answers; infinite if they are not of the same shapes."""
+    """Between two answers; infinite if they are not of the same shapes, NaN if there is one in either."""
     if [array.shape for array in answer] != [array.shape for array in expected]:
         return float("inf")
-    return max(float(np.abs(one - other).max()) for one, other in zip(answer, expected, strict=True))
-
-
-def growth(samples: Sequence[float], every: float) -> dict[str, Any]:
-    """First and last tenth of the samples in MB, the growth in per cent, and the slope of a line through all."""
-    if len(samples) < 2:
-        raise UsageError("too short to judge memory: more --minutes, or fewer seconds --every")
-    share = max(1, len(samples) // TENTH)
-    first, last = statistics.median(samples[:share]), statistics.median(samples[-share:])
-    step = max(1, len(samples) // 100)  # of Theil and Sen's slope, which takes every pair
-    few = samples[::step]
-    slopes = [(few[j] - few[i]) / (j - i) for i in range(len(few)) for j in range(i + 1, len(few))]
-    return {
-        "first_mb": round(first, 2),
-        "last_mb": round(last, 2),
-        "growth_percent": round(100 * (last - first) / first, 3),
-        "slope_mb_per_hour": round(statistics.median(slopes) / (step * every) * 3600, 2) if slopes else 0.0,
-    }
-
-
-def resident_mb() -> float:
-    """Resident memory of this process, MB."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    except OSError as error:
-        raise TargetError("resident memory is read from /proc, which this system lacks: soak on Linux") from error
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    # numpy's maximum: Python's passes over a NaN that does not come first.
+    return float(np.max([np.abs(one - other).max() for one, other in zip(answer, expected, strict=True)]))
 
 
 if __name__ == "__main__":

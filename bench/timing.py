@@ -115,3 +115,8 @@ def time_interleaved(
     for _ in range(rounds):
         run_round(samples)
     return {name: Timing(samples[name], warm[name], name in settled) for name in names}
+
+
+def answer_once(contenders: Mapping[str, Callable[[], object]], name: str) -> None:
+    """For `before`: threads of who came before spin on for a tenth of a second, and what is in the caches is theirs."""
+    contenders[name]()

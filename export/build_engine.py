@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from gconet.bench.photo_groups import EXAMPLES
 from gconet.engines.plan_options import add_plan_arguments, plan_options
 from gconet.engines.registry import TARGETS
+from gconet.export.build_request import BuildRequest
 from gconet.export.convolution_forms import FORMS
-from gconet.export.verified_build import BuildRequest, ParityError, build
+from gconet.export.verified_build import ParityError, build
 from gconet.runtime.command_line import EXIT_CHECK_FAILED, EXIT_DONE, Parser, positive
 from gconet.runtime.preprocess import check_size
 from gconet.train.checkpoint import SHIPPED
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str]) -> int:
                         help="GPU a TensorRT plan is for, such as 8.9; repeatable (default: the target's)")  # fmt: skip
     parser.add_argument("--convolutions", default="auto", choices=FORMS, metavar="FORM",
                         help="of fp32 engines on CPUs, %(choices)s: Winograd's does a quarter of the multiplications "
-                             "with four times as many weights; auto times both, and takes the faster for each "
-                             "(default: %(default)s)")  # fmt: skip
+                             "with four times as many weights; auto times both, takes the faster for each, and "
+                             "direct ones if parity fails (default: %(default)s)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("build/gconet.gconet"), help="bundle (default: %(default)s)")
     parser.add_argument("--allow-parity-failure", action="store_true",
                         help="write the bundle even outside the tolerance; its manifest.json says so")  # fmt: skip

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gconet.bench.plain_engines import Opener, onnxruntime_opener, openvino_opener
-from gconet.bench.timing import time_interleaved
+from gconet.bench.timing import answer_once, time_interleaved
 from gconet.export.inference import InferenceNetwork
 from gconet.export.to_onnx import quiet_exporter
 from gconet.export.winograd import WinogradConvolution, eligible
@@ -134,7 +134,7 @@ def time_forms(model: GCoNet, size: int, target: str, progress: Callable[[], obj
                 for form, layer in (("direct", direct), ("winograd", WinogradConvolution(direct)))
             }
             contenders = {form: partial(engine, images) for form, engine in engines.items()}
-            timings = time_interleaved(contenders, ROUNDS, lambda: None)
+            timings = time_interleaved(contenders, ROUNDS, lambda: None, before=partial(answer_once, contenders))
         medians = (timings[form].percentile(50) for form in ("direct", "winograd"))
         shapes.append(TimedShape(tuple(names), (inputs, outputs), side, *medians))
         progress()

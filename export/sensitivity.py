@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gconet.bench.environment import describe_environment
+from gconet.bench.output_files import check_output
 from gconet.bench.photo_groups import EXAMPLES
 from gconet.engines.registry import get_target
 from gconet.engines.target import Target
@@ -46,6 +47,7 @@ examples:
 def main(arguments: Sequence[str]) -> int:
     """Run the sweep; errors as raised by what it calls."""
     options = _parse(arguments)
+    check_output(options.json)
     checkpoint = read_checkpoint(options.checkpoint)
     preprocessing = checkpoint.info.preprocessing
     if options.size is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gconet.bench.timing import time_interleaved
+from gconet.bench.timing import answer_once, time_interleaved
 from gconet.engines.bundle_writer import describe_files
 from gconet.engines.target import EngineSpec, Target
 from gconet.export.audit import audit_graph
@@ -134,7 +134,7 @@ def trade_off(
             with bench.engine(source, order[count:], "int8") as (infer, share):
                 judgement = bench.judge.judge(infer)
                 calls = {"int8": partial(infer, pair), "fp32": partial(exact, pair)}
-                timings = time_interleaved(calls, rounds, lambda: None)
+                timings = time_interleaved(calls, rounds, lambda: None, before=partial(answer_once, calls))
             medians = (timings[name].percentile(50) for name in ("int8", "fp32"))
             curve.append(CurveRow(order[count - 1] if count else "", share, judgement, *medians))
             progress()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ from gconet.bench.photo_groups import extend_photos, group_inputs, read_photos
 from gconet.bench.timing import BRIEF
 from gconet.bench.tolerances import tolerance
 from gconet.engines.bundle_writer import check_output, describe_files, staged_bundle, write_manifest
-from gconet.engines.plan_options import DEFAULT_PLAN, PlanOptions
 from gconet.engines.registry import choose_target, get_target
 from gconet.engines.target import EngineSpec, Target, check_spec
 from gconet.engines.tensorrt_builder import plan_facts
 from gconet.engines.tensorrt_network import audit_line
 from gconet.export.audit import audit_graph
+from gconet.export.build_request import BuildRequest
 from gconet.export.convolution_forms import check_form, choose_forms
 from gconet.export.graphs import make_graph
 from gconet.export.operators import opset_of
@@ -45,35 +44,6 @@ LATENCY_GROUP = 2  # the paper's pair
 LATENCY_ROUNDS = 10
 
 Report = Callable[[str, str], None]  # (step, what came of it)
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What `build_engine.py` was asked for; None and "auto" leave the choice to the build.
-
-    Attributes
-    ----------
-    checkpoint : .safetensors or .pth.
-    target, precision : as on the command line.
-    size : side of the square input, None for the checkpoint's own.
-    max_group, compute_capabilities, plan : see `EngineSpec`.
-    out : folder of the bundle; an earlier bundle there is replaced.
-    calibration : folder of groups of photos that narrow precisions are calibrated on; None for the example photos.
-    allow_parity_failure : publish an engine outside the tolerance too; its manifest says so.
-    convolutions : their form, one of `FORMS`.
-    """
-
-    checkpoint: Path
-    target: str
-    precision: str
-    size: int | None
-    max_group: int
-    compute_capabilities: tuple[str, ...]
-    out: Path
-    plan: PlanOptions = DEFAULT_PLAN
-    calibration: Path | None = None
-    allow_parity_failure: bool = False
-    convolutions: str = "auto"
 
 
 class ParityError(Exception):
@@ -127,6 +97,16 @@ def build(request: BuildRequest, report: Report) -> Manifest:
                 manifest = dataclasses.replace(manifest, parity=parity, latency=unmeasured)
                 break
             manifest = _measure_parity(checkpoint, manifest, folder, report)
+            if (
+                not manifest.parity["passed"]
+                and request.convolutions == "auto"
+                and manifest.convolutions.get("winograd")
+            ):
+                report("", "outside the tolerance with Winograd's convolutions, so again with direct ones")
+                _remove_files(manifest, folder)
+                direct = dataclasses.replace(request, convolutions="direct")
+                manifest = _build_engine(checkpoint, identity, target, version, spec, direct, folder, report)
+                manifest = _measure_parity(checkpoint, manifest, folder, report)
             passed = manifest.parity["passed"]
             if not passed:
                 outside = f"{spec.precision} is outside the tolerance for this checkpoint"
@@ -136,15 +116,14 @@ def build(request: BuildRequest, report: Report) -> Manifest:
                     manifest = dataclasses.replace(manifest, parity={**manifest.parity, "allowed": True})
                 manifest = _measure_latency(manifest, folder, request, report)
                 break
-            for name in manifest.files:
-                (folder / name).unlink()
+            _remove_files(manifest, folder)
         else:
             tried = [spec.precision for spec in specs]
             outside = f"{target.name} {', '.join(tried)} is outside the tolerance for this checkpoint"
-            mend = "--allow-parity-failure writes it nevertheless"
-            raise ParityError(
-                f"no bundle written: {outside}; {mend if 'fp32' in tried else f'try --precision fp32, or {mend}'}"
-            )
+            other = "" if "fp32" in tried else "try --precision fp32, or "
+            if request.convolutions == "winograd":
+                other = "try --convolutions direct, or "
+            raise ParityError(f"no bundle written: {outside}; {other}--allow-parity-failure writes it nevertheless")
         write_manifest(folder, manifest)
     report("bundle", f"{request.out} ({sum(entry.bytes for entry in manifest.files.values()) / 1e6:.1f} MB)")
     return manifest
@@ -193,6 +172,11 @@ def _build_engine(
         report("audit", audit_line(manifest.audit))
     write_manifest(folder, manifest)  # for the measurements, which load the bundle as a user would
     return manifest
+
+
+def _remove_files(manifest: Manifest, folder: Path) -> None:
+    for name in manifest.files:
+        (folder / name).unlink()
 
 
 def _describe_graph(graph: onnx.ModelProto) -> str:

@@ -299,3 +299,8 @@ def test_the_bench_of_starting_runs_both_programs_step_by_step(
             assert steps[0] > 0
         assert figures["peak_rss_mb"] > 10
     assert "/" not in told["command"].replace("bench/capi_startup.py", "")  # no folder of this machine
+
+
+def test_peak_memory_is_told_in_a_million_bytes() -> None:
+    start = capi_startup.measure([sys.executable, "-c", "print('1 ' * 8, 10**6)"])  # KiB
+    assert start.peak_rss_mb == pytest.approx(1024)

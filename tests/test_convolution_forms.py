@@ -1,17 +1,22 @@
 """The choice of a form for each convolution: what is timed, and what the build makes of it."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import TINY, TINY_SIZE
 
+from gconet.bench.flops import count_layers
 from gconet.bench.photo_groups import EXAMPLES
-from gconet.export import winograd
+from gconet.export import verified_build, winograd
 from gconet.export.convolution_forms import OPENERS, TimedShape, can_choose, time_forms
 from gconet.export.inference import InferenceNetwork
 from gconet.runtime.cli import main
 from gconet.runtime.errors import UsageError
+from gconet.runtime.manifest import Manifest
 from gconet.train.checkpoint import Checkpoint, save_checkpoint
 from gconet.train.model import GCoNet
 
@@ -103,4 +108,56 @@ def test_refused_where_the_engine_chooses(checkpoint_file: Path, tmp_path: Path)
     words = ["build", "--checkpoint", str(checkpoint_file), "--out", str(tmp_path / "b.gconet")]
     with pytest.raises(UsageError, match="--convolutions winograd is for fp32 engines of openvino and onnxruntime"):
         main([*words, "--target", "openvino", "--precision", "int8", "--convolutions", "winograd"])
+    assert not (tmp_path / "b.gconet").exists()
+
+
+@pytest.mark.usefixtures("many_channels")
+@pytest.mark.parametrize("target", OPENERS)
+def test_a_profile_tells_winograds_products_from_the_affinity(
+    checkpoint_file: Path, tmp_path: Path, target: str
+) -> None:
+    bundle, report = tmp_path / "b.gconet", tmp_path / "p.json"
+    manifest = build(checkpoint_file, bundle, "--target", target, "--convolutions", "winograd")
+    words = ["profile", "--bundle", str(bundle), "--rounds", "2", "--warm-up", "1", "--threads", "1", "--no-roofline"]
+    assert main([*words, "--json", str(report)]) == 0
+    layers = json.loads(report.read_text("utf-8"))["layers"]
+    names = {layer["name"] for layer in layers if layer["kind"] == "winograd"}
+    assert names >= set(manifest["convolutions"]["winograd"])  # type: ignore[index]
+    costs = count_layers(dataclasses.asdict(TINY), TINY_SIZE, 2, "inference")
+    affinity = sum(layer["flop"] for layer in layers if layer["kind"] == "affinity")
+    assert affinity == sum(cost.flop for cost in costs if cost.name == "affinity")
+
+
+@pytest.fixture
+def outside_in_winograds_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parity as measured, but outside the tolerance in this form."""
+    measure = verified_build._measure_parity
+
+    def judge(*details: Any) -> Manifest:
+        manifest = measure(*details)
+        passed = not manifest.convolutions.get("winograd")
+        return dataclasses.replace(manifest, parity={**manifest.parity, "passed": passed})
+
+    monkeypatch.setattr(verified_build, "_measure_parity", judge)
+
+
+@pytest.mark.usefixtures("many_channels", "outside_in_winograds_form")
+def test_auto_goes_back_to_direct_ones_where_parity_fails(
+    checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = [TimedShape(("encoder.conv5.conv5_1",), (12, 16), 4, 3.0, 1.0)]
+    monkeypatch.setattr("gconet.export.convolution_forms.time_forms", lambda *_: shapes)
+    manifest = build(checkpoint_file, tmp_path / "b.gconet", "--target", "openvino")
+    assert manifest["convolutions"] == {}
+    assert manifest["parity"]["passed"]  # type: ignore[index]
+    assert "again with direct ones" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("many_channels", "outside_in_winograds_form")
+def test_direct_ones_are_recommended_where_winograds_were_asked_for(
+    checkpoint_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", "--checkpoint", str(checkpoint_file), "--max-group", "2", "--out", str(tmp_path / "b.gconet")]
+    assert main([*words, "--target", "openvino", "--precision", "fp32", "--convolutions", "winograd"]) == 1
+    assert "try --convolutions direct, or --allow-parity-failure" in capsys.readouterr().err
     assert not (tmp_path / "b.gconet").exists()

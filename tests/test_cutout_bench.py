@@ -110,7 +110,18 @@ def test_the_bench_writes_every_group_and_the_sums(
     assert set(json.loads((tmp_path / "f.json").read_text())["cutouts"]["groups"]) == {"set/kept"}
     with Image.open(tmp_path / "s.png") as sheet:
         assert min(sheet.size) > 900
-    assert run(cutouts.main, [*data, "--groups", "set/absent"]) == 2
+    assert run(cutouts.main, [*data, "--groups", "set/kept", "set/absent"]) == 2
+    assert "--groups set/absent: not in" in capsys.readouterr().err
+
+
+def test_nothing_to_measure_is_an_error(
+    tiny_bundle: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = ["--bundle", str(tiny_bundle("onnxruntime", "fp32"))]
+    for words in ([], ["--sheet", str(tmp_path / "s.png"), "--json", str(tmp_path / "f.json")]):
+        assert run(cutouts.main, [*bundle, *words]) == 2
+        assert "--data" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import random
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gconet.bench import fault_commands, fault_files, fault_kills, fault_trust, faults
+from gconet.bench import fault_commands, fault_files, fault_forks, fault_kills, fault_trust, faults
 from gconet.bench.fault_rows import Fault, fault_table
-from gconet.runtime.errors import BundleError
+from gconet.runtime.command_line import run
+from gconet.runtime.errors import BundleError, TargetError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and limits are used as Linux has them")
 RESULTS = Path(__file__).resolve().parents[1] / "bench" / "results"
@@ -119,6 +124,52 @@ def test_a_loss_is_counted_and_ends_in_exit_code_1(
     assert (row["tries"], row["lost"]) == (3, 2)
     assert "| a fault | 3 | 1 accepted, 1 crashed, 1 refused | 2 |" in table.read_text("utf-8")
     assert "KeyError" in capsys.readouterr().err
+
+
+def test_rows_are_added_only_to_a_report_of_the_same_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault = Fault("odd names")
+    fault.note("done")
+    monkeypatch.setattr(faults, "_try", lambda _: [("names", fault)])
+    report, words = tmp_path / "faults.json", ["--only", "names", "--only", "names", "--json"]
+    for _ in range(2):  # a new report, and the same again
+        assert run(faults.main, [*words, str(report)]) == 0
+        assert len(json.loads(report.read_bytes())["faults"]) == 1
+    before = report.read_bytes()
+    assert run(faults.main, [*words, str(report), "--seed", "2"]) == 2
+    assert "another --seed" in capsys.readouterr().err
+    assert report.read_bytes() == before
+    for content in ("no JSON", "[]", '{"faults": 1}', '{"other": []}'):
+        report.write_text(content, "utf-8")
+        assert run(faults.main, [*words, str(report)]) == 2
+        assert "no report of faults" in capsys.readouterr().err
+    assert run(faults.main, [*words, str(tmp_path)]) == 2
+
+
+def test_steps_that_are_named_twice_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault_commands, "must_succeed", lambda _: None)
+    monkeypatch.setattr(faults, "STEPS", {"names": lambda _, place: Fault(place.name)})
+    options = argparse.Namespace(only=["names", "names"], kills=1, pairs=1, tries=1, seed=1)
+    assert [step for step, _ in faults._try(options)] == ["names"]
+
+
+def _publish(server: fault_forks.ForkServer) -> None:
+    with contextlib.suppress(TargetError):  # the server has ended
+        server.once(60)
+
+
+def test_nothing_goes_on_after_an_interruption(tmp_path: Path) -> None:
+    out = tmp_path / "published" / "small.gconet"
+    with contextlib.suppress(KeyboardInterrupt), fault_forks.fork_server("publish", [out]) as server:
+        asking = threading.Thread(target=_publish, args=(server,), daemon=True)
+        asking.start()
+        while not out.exists():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    first = out.stat().st_mtime_ns
+    time.sleep(0.5)
+    assert out.stat().st_mtime_ns == first  # nobody publishes any more
 
 
 def test_the_readme_shows_the_committed_table() -> None:

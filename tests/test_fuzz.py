@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gconet.bench import fuzz
-from gconet.bench.fuzz_targets import FUZZ_TARGETS, accepts, example_manifest
-from gconet.runtime.errors import GconetError, PhotoError
+from gconet.bench.fuzz_bundles import example_manifest
+from gconet.bench.fuzz_targets import FUZZ_TARGETS, accepts
+from gconet.runtime.errors import GconetError, PhotoError, UsageError
 from gconet.runtime.manifest import Manifest
 from gconet.runtime.photos import find_groups, read_photo
 from gconet.train.model import Architecture
@@ -207,3 +210,38 @@ def test_the_long_run_counts_what_it_tried(tmp_path: Path) -> None:
     assert row["accepted"] + row["refused"] >= row["runs"] - 1
     assert row["accepted"] > 0
     assert not row["crashes"]
+
+
+def test_the_shortest_run_ends(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris has no wheels for this platform")
+    report = tmp_path / "fuzz.json"
+    words = ["--target", "manifest", "--minutes", "0.001", "--json", str(report), "--out", str(tmp_path / "crashes")]
+    assert fuzz.main(words) == 0
+    document = json.loads(report.read_bytes())
+    assert document["targets"][0]["seconds"] >= 1
+    assert document["environment"]["libraries"]["atheris"]
+
+
+def test_an_interrupted_run_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_process: subprocess.Popen[str]) -> None:
+        while not mark.exists():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    mark = tmp_path / "mark"
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fuzz._run(["sh", "-c", f"sh -c 'echo $$ > {mark}; sleep 60'; exit $?"])
+    number = int(mark.read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{number}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{number}").exists() or "(zombie)" in Path(f"/proc/{number}/status").read_text()
+
+
+def test_where_crashes_cannot_go_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris has no wheels for this platform")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write"):
+        fuzz.main(["--target", "manifest", "--out", str(tmp_path / "file")])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -23,6 +25,7 @@ def test_forms_agree_and_have_a_cost(tiny_bundle: Bundles, tmp_path: Path, capsy
     assert run(group_forms.main, [*arguments, "--json", str(tmp_path / "f.json")]) == 0
     document = json.loads((tmp_path / "f.json").read_text())
     assert [row["photos"] for row in document["agreement"]] == [1, 5]
+    assert document["bundle"]["target"] == "onnxruntime"
     for row in document["agreement"]:
         assert max(row["blocks"], row["builder"], row["segment"]) < 1e-5
     assert document["cost"]["ratio"] == pytest.approx(
@@ -79,3 +82,47 @@ def test_the_share_of_compute_is_of_the_whole(
     assert (figures["photos"], figures["groups"]) == (20, 4)
     assert 0 < figures["compute_s"] + figures["first_calls_s"] <= figures["whole_s"]
     assert "20 photos of 4 groups" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("peer", ["eager", "onnxruntime"])
+def test_a_peer_is_measured_without_the_bundles_engine(
+    peer: str,
+    tiny_bundle: Bundles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(group_size_run, "load", None)
+    words = ["--bundle", str(tiny_bundle("openvino", "fp32")), "--group", "2", "--peer", peer]
+    assert run(group_size_run.main, [*words, "--graphs", str(tmp_path)]) == 0
+    assert len(json.loads(capsys.readouterr().out)["samples"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "failed"),
+    [(-9, "", "out of memory"), (-6, "std::bad_alloc", "out of memory"), (-11, "", "ended by SIGSEGV")],
+)
+def test_a_crash_is_not_called_want_of_memory(
+    code: int, said: str, failed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess[str]([], code, "", said)
+    monkeypatch.setattr(group_sizes.subprocess, "run", lambda *_, **__: done)
+    assert group_sizes._measure([], 2) == {"failed": failed}
+
+
+@pytest.mark.parametrize("bench", [group_forms, group_sizes, detect_share])
+def test_a_report_that_cannot_be_written_is_told_first(
+    bench: ModuleType, tiny_bundle: Bundles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = [str(EXAMPLES)] if bench is detect_share else []
+    words = [*photos, "--bundle", str(tiny_bundle("onnxruntime", "fp32")), "--json", str(tmp_path)]
+    assert run(bench.main, words) == 2
+    assert "it is a folder, name a file" in capsys.readouterr().err
+
+
+def test_a_bundle_of_one_graph_has_no_share_of_compute(
+    tiny_bundle: Bundles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(detect_share, "GraphSession", int)  # what no session is
+    assert run(detect_share.main, [str(EXAMPLES), "--bundle", str(tiny_bundle("onnxruntime", "fp32"))]) == 2
+    assert "has one graph only" in capsys.readouterr().err

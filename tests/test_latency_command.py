@@ -86,6 +86,9 @@ def test_every_report_tells_the_same_run(reports: Path) -> None:
         assert f"{row['p50_ms']:.1f}" in page.text
         assert f"| {row['p50_ms']:.1f} |" in markdown
     assert page.links == []
+    assert [bundle["manifest_sha256"] for bundle in document["bundles"].values()] == [
+        bundle["manifest_sha256"] for bundle in json.loads((reports / "raw/meta.json").read_text("utf-8"))["bundles"]
+    ]
     samples = [json.loads(line) for line in (reports / "raw/samples.jsonl").read_text("utf-8").splitlines()]
     assert [s["ms"] for s in samples if not s["warm_up"]] == [
         ms for row in document["rows"] for ms in row["samples_ms"]

@@ -105,3 +105,17 @@ def test_a_trace_is_read_call_by_call_leaving_the_warm_up_out() -> None:
     assert (second.name, second.kind, second.precision) == ("Quantize_7", "convert", "fp32→u8")
     assert second.samples_ms == [0.02, 0.02]
     assert second.bytes == 8 * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("encoder.conv4.conv4_2", "winograd"),
+        ("MatMul(encoder.conv4.conv4_2)", "winograd"),
+        ("MatMul(encoder.conv5.conv5_3, gam.query)", "affinity"),
+        ("MatMul_17", "affinity"),
+    ],
+)
+def test_a_matrix_product_of_the_encoder_is_a_convolution_in_winograds_form(name: str, kind: str) -> None:
+    assert kind_of("MatMul", name) == kind
+    assert kind_of("Convolution", name) == "convolution"

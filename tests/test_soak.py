@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY_SIZE
 
 import gconet.runtime as gr
 from gconet.bench import soak
+from gconet.bench.memory_growth import growth
 from gconet.bench.photo_groups import find_photos
 from gconet.runtime.errors import PhotoError, UsageError
 
@@ -27,6 +29,8 @@ def test_threads_get_the_answers_of_one(target: str, tiny_bundle: Callable[[str,
     assert document["wrong"] == 0
     assert document["equal_to_the_bit"] == document["answers"] == sum(document["asked"].values()) > 8
     assert len(document["rss_mb"]) > 5
+    assert document["bundle"]["size"] == TINY_SIZE
+    assert document["bundle"]["manifest_sha256"]
 
 
 @pytest.fixture
@@ -52,6 +56,11 @@ def test_an_answer_of_another_shape_is_infinitely_wrong() -> None:
     assert soak.largest_difference([np.zeros((2, 3), np.float32)], [np.zeros((3, 2), np.float32)]) == float("inf")
 
 
+def test_a_nan_in_any_photo_is_wrong() -> None:
+    right = [np.zeros((2, 2), np.float32)] * 2
+    assert np.isnan(soak.largest_difference([right[0], np.full((2, 2), np.nan, np.float32)], right))
+
+
 def test_an_error_in_a_thread_ends_the_soak(questions: list[soak.Question]) -> None:
     def fail() -> list[np.ndarray]:
         raise PhotoError("no photo at a.jpg")
@@ -61,15 +70,32 @@ def test_an_error_in_a_thread_ends_the_soak(questions: list[soak.Question]) -> N
 
 
 def test_growth_is_that_of_the_last_tenth_over_the_first() -> None:
-    steady = soak.growth([100.0, 101.0] * 50, 1.0)
+    steady = growth([100.0, 101.0] * 50, 1.0)
     assert abs(steady["growth_percent"]) <= 1
-    rising = soak.growth([100 + index / 10 for index in range(100)], 1.0)
+    rising = growth([100 + index / 10 for index in range(100)], 1.0)
     assert rising["growth_percent"] == pytest.approx(9, abs=0.1)
     assert rising["slope_mb_per_hour"] == pytest.approx(360, rel=0.01)
     with pytest.raises(UsageError, match="too short"):
-        soak.growth([1.0], 1.0)
+        growth([1.0], 1.0)
 
 
 def test_a_warm_up_longer_than_the_soak_is_refused(tiny_bundle: Callable[[str, str], Path]) -> None:
     with pytest.raises(UsageError, match="--warm-up-minutes"):
         soak.main(["--bundle", str(tiny_bundle("onnxruntime", "fp32")), "--minutes", "1", "--warm-up-minutes", "2"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--minutes", "1", "--every", "60"], "too short"),
+        (["--tolerance", "nan"], "--tolerance"),
+        (["--tolerance", "-1"], "--tolerance"),
+        (["--json", "."], "it is a folder"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_it_begins(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "load", None)  # not even a bundle is opened
+    with pytest.raises(UsageError, match=message):
+        soak.main(words)
