@@ -14,6 +14,7 @@ from gconet.bench.photo_groups import EXAMPLES
 from gconet.export import verified_build, winograd
 from gconet.export.convolution_forms import OPENERS, TimedShape, can_choose, time_forms
 from gconet.export.inference import InferenceNetwork
+from gconet.runtime import open_bundle
 from gconet.runtime.cli import main
 from gconet.runtime.errors import UsageError
 from gconet.runtime.manifest import Manifest
@@ -75,16 +76,32 @@ def build(checkpoint: Path, out: Path, *more: str) -> dict[str, object]:
     return manifest
 
 
-@pytest.mark.usefixtures("many_channels")
-@pytest.mark.parametrize("target", OPENERS)
-def test_build_in_winograds_form_keeps_parity(checkpoint_file: Path, tmp_path: Path, target: str) -> None:
-    manifest = build(checkpoint_file, tmp_path / "b.gconet", "--target", target, "--convolutions", "winograd")
-    assert len(manifest["convolutions"]["winograd"]) == 8  # type: ignore[index, arg-type]
-    assert manifest["parity"]["passed"]  # type: ignore[index]
-    direct = build(checkpoint_file, tmp_path / "d.gconet", "--target", target, "--convolutions", "direct")
-    assert direct["convolutions"] == {}
+@pytest.fixture(scope="module", params=OPENERS)
+def winograd_bundle(
+    request: pytest.FixtureRequest, tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle with eight convolutions in Winograd's form, of either target."""
+    folder = tmp_path_factory.mktemp("winograd")
+    save_checkpoint(tiny_checkpoint, folder / "tiny.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "FEWEST_CHANNELS", 8)
+        what = ("--target", request.param, "--convolutions", "winograd")
+        build(folder / "tiny.safetensors", folder / "b.gconet", *what)
+    return folder / "b.gconet"
+
+
+def test_build_in_winograds_form_keeps_parity(winograd_bundle: Path, tmp_path: Path) -> None:
+    manifest = open_bundle(winograd_bundle).manifest
+    assert len(manifest.convolutions["winograd"]) == 8
+    assert manifest.parity["passed"]
     photos = sorted(map(str, (EXAMPLES / "apple").glob("*.jpg")))[:2]
-    assert main(["detect", *photos, "--bundle", str(tmp_path / "b.gconet"), "--out", str(tmp_path / "maps")]) == 0
+    assert main(["detect", *photos, "--bundle", str(winograd_bundle), "--out", str(tmp_path / "maps")]) == 0
+
+
+@pytest.mark.usefixtures("many_channels")
+def test_direct_is_direct(checkpoint_file: Path, tmp_path: Path) -> None:
+    manifest = build(checkpoint_file, tmp_path / "d.gconet", "--target", "onnxruntime", "--convolutions", "direct")
+    assert manifest["convolutions"] == {}
 
 
 @pytest.mark.usefixtures("many_channels")
@@ -111,18 +128,13 @@ def test_refused_where_the_engine_chooses(checkpoint_file: Path, tmp_path: Path)
     assert not (tmp_path / "b.gconet").exists()
 
 
-@pytest.mark.usefixtures("many_channels")
-@pytest.mark.parametrize("target", OPENERS)
-def test_a_profile_tells_winograds_products_from_the_affinity(
-    checkpoint_file: Path, tmp_path: Path, target: str
-) -> None:
-    bundle, report = tmp_path / "b.gconet", tmp_path / "p.json"
-    manifest = build(checkpoint_file, bundle, "--target", target, "--convolutions", "winograd")
-    words = ["profile", "--bundle", str(bundle), "--rounds", "2", "--warm-up", "1", "--threads", "1", "--no-roofline"]
+def test_a_profile_tells_winograds_products_from_the_affinity(winograd_bundle: Path, tmp_path: Path) -> None:
+    bundle, report = str(winograd_bundle), tmp_path / "p.json"
+    words = ["profile", "--bundle", bundle, "--rounds", "2", "--warm-up", "1", "--threads", "1", "--no-roofline"]
     assert main([*words, "--json", str(report)]) == 0
     layers = json.loads(report.read_text("utf-8"))["layers"]
     names = {layer["name"] for layer in layers if layer["kind"] == "winograd"}
-    assert names >= set(manifest["convolutions"]["winograd"])  # type: ignore[index]
+    assert names >= set(open_bundle(winograd_bundle).manifest.convolutions["winograd"])
     costs = count_layers(dataclasses.asdict(TINY), TINY_SIZE, 2, "inference")
     affinity = sum(layer["flop"] for layer in layers if layer["kind"] == "affinity")
     assert affinity == sum(cost.flop for cost in costs if cost.name == "affinity")
