@@ -66,7 +66,7 @@ def test_the_stream_waits_for_the_producers(two_gpus: FakeDriver, gpu_stream: St
         ({"typestr": "<f2"}, "elements are float16, not float32"),
         ({"typestr": ">f4"}, "not float32"),
         ({"strides": (4, 8, 24)}, r"not C-contiguous \(strides \(4, 8, 24\) bytes\)"),
-        ({"mask": object()}, "masked"),
+        ({"mask": b"a mask"}, "masked"),
         ({"strides": (4,)}, "damaged"),
         ({"strides": 4}, "damaged"),
         ({"stream": 0}, "stream 0"),
