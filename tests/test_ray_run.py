@@ -107,7 +107,7 @@ def halt_a_worker(out: Path) -> Halted:
     patience = time.monotonic() + PATIENCE
     while time.monotonic() < patience:
         for partial in out.rglob("*.partial-*"):
-            process = int(partial.name.rpartition("-")[2])
+            process = int(partial.name.rpartition("-")[2].partition(".")[0])
             if partial.name.startswith(".run.json") or process == os.getpid():
                 continue
             os.kill(process, signal.SIGSTOP)
