@@ -58,9 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     photos = read_photos(None)
     maps: Callable[[PhotoRow], Iterator[FloatArray]]
     if options.peer:
-        manifest = open_bundle(
-            options.bundle
-        ).manifest  # its engine is not loaded: the memory would count as the peer's
+        # The bundle's engine is not loaded: its memory would count as the peer's.
+        manifest = open_bundle(options.bundle).manifest
         preprocessing = manifest.preprocessing
         infer = PEERS[options.peer].load(PeerRequest(manifest, options.checkpoint, None, options.graphs))
 
