@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from gconet.engines.target import EngineSpec
 from gconet.export.graphs import make_graph
 from gconet.export.operators import OPSET
 from gconet.runtime.errors import TargetError
-from gconet.runtime.manifest import Manifest
+from gconet.runtime.manifest import FileEntry, Manifest
 from gconet.runtime.photos import read_photo
 from gconet.runtime.preprocess import Photo, Preprocessing
 from gconet.train.checkpoint import Checkpoint, CheckpointInfo, random_checkpoint
@@ -57,6 +57,22 @@ def tiny_network(tiny_checkpoint: Checkpoint) -> GCoNet:
     return tiny_checkpoint.network()
 
 
+def tiny_manifest(target: str, precision: str, version: str, files: Mapping[str, FileEntry]) -> Manifest:
+    """The manifest of a bundle of the tiny network."""
+    return Manifest(
+        target=target,
+        precision=precision,
+        target_version=version,
+        preprocessing=Preprocessing(TINY_SIZE),
+        max_group=TINY_MAX_GROUP,
+        files=files,
+        architecture=dataclasses.asdict(TINY),
+        checkpoint={"provenance": "tests"},
+        opset=OPSET,
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """Bundles of the tiny network by (target, precision); built once, not to be altered."""
@@ -73,18 +89,7 @@ def tiny_bundle(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFa
             out = tmp_path_factory.mktemp("bundles") / f"{target_name}-{precision}.gconet"
             with staged_bundle(out) as folder:
                 files = describe_files(target.build(graph, spec, folder))
-                manifest = Manifest(
-                    target=target_name,
-                    precision=precision,
-                    target_version=target.version(),
-                    preprocessing=tiny_checkpoint.info.preprocessing,
-                    max_group=TINY_MAX_GROUP,
-                    files=files,
-                    architecture=dataclasses.asdict(TINY),
-                    checkpoint={"provenance": "tests"},
-                    opset=OPSET,
-                    created="2026-01-01T00:00:00+00:00",
-                )
+                manifest = tiny_manifest(target_name, precision, target.version(), files)
                 write_manifest(folder, manifest)
             built[key] = out
         return built[key]

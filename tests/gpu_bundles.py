@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, TINY_MAX_GROUP, TINY_SIZE
+from conftest import TINY_MAX_GROUP, TINY_SIZE, tiny_manifest
 
 import gconet.runtime as gr
 from gconet.engines.bundle_writer import describe_files, staged_bundle, write_manifest
@@ -17,11 +17,9 @@ from gconet.engines.plan_options import PlanOptions
 from gconet.engines.registry import get_target
 from gconet.engines.target import EngineSpec
 from gconet.engines.tensorrt_builder import plan_facts
-from gconet.export.operators import OPSET
 from gconet.export.to_onnx import export_detect
 from gconet.runtime.cuda import Device
-from gconet.runtime.manifest import Manifest
-from gconet.runtime.preprocess import FloatArray, Preprocessing
+from gconet.runtime.preprocess import FloatArray
 from gconet.train.model import GCoNet
 
 PLANS = ("tensorrt", "tensorrt-rtx")
@@ -42,17 +40,7 @@ def gpu_bundle(tiny_network: GCoNet, tmp_path_factory: pytest.TempPathFactory) -
             out = tmp_path_factory.mktemp("gpu") / f"{target_name}-{precision}.gconet"
             with staged_bundle(out) as folder:
                 files = describe_files(target.build(graph, spec, folder))
-                facts = {"target": target_name, "precision": precision, "target_version": target.version()}
-                manifest = Manifest(
-                    **facts,
-                    preprocessing=Preprocessing(TINY_SIZE),
-                    max_group=TINY_MAX_GROUP,
-                    files=files,
-                    architecture=dataclasses.asdict(TINY),
-                    checkpoint={"provenance": "tests"},
-                    opset=OPSET,
-                    created="2026-01-01T00:00:00+00:00",
-                )
+                manifest = tiny_manifest(target_name, precision, target.version(), files)
                 write_manifest(folder, dataclasses.replace(manifest, **plan_facts(folder)))
             built[key] = out
         return built[key]
