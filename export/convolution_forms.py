@@ -50,7 +50,7 @@ class TimedShape:
     names : of the convolutions, in the inference network.
     channels : in and out.
     side : of the square input, in pixels.
-    direct_ms, winograd_ms : medians, of one convolution with the ReLU behind it.
+    direct_ms, winograd_ms : medians, of one convolution between two small ones; see `_in_company`.
     """
 
     names: tuple[str, ...]
@@ -127,10 +127,10 @@ def time_forms(model: GCoNet, size: int, target: str, progress: Callable[[], obj
     layers, open_graph, shapes = eligible(network), OPENERS[target](), []
     for (inputs, outputs, side), names in _by_shape(network, layers, size).items():
         direct = layers[names[0]]
-        images = np.random.default_rng(0).standard_normal((GROUP, inputs, side, side), np.float32)
+        images = np.random.default_rng(0).standard_normal((GROUP, 1, side, side), np.float32)
         with tempfile.TemporaryDirectory() as folder:
             engines = {
-                form: open_graph(_export(layer, images, Path(folder, f"{form}.onnx")))
+                form: open_graph(_export(_in_company(layer, inputs, outputs), images, Path(folder, f"{form}.onnx")))
                 for form, layer in (("direct", direct), ("winograd", WinogradConvolution(direct)))
             }
             contenders = {form: partial(engine, images) for form, engine in engines.items()}
@@ -160,10 +160,19 @@ def _by_shape(
     return names
 
 
-def _export(layer: nn.Module, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]], path: Path) -> Path:
+def _in_company(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
+    """A convolution between two of a single channel, which cost little beside it.
+
+    Engines keep what convolutions exchange in a layout of their own. Alone, a direct convolution would be charged for
+    two changes of layout that the network spares it: 147 ms in place of 84, of 64 channels at 224×224.
+    """
+    return nn.Sequential(nn.Conv2d(1, inputs, 1), nn.ReLU(), layer, nn.ReLU(), nn.Conv2d(outputs, 1, 1))
+
+
+def _export(network: nn.Module, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]], path: Path) -> Path:
     with quiet_exporter():
         torch.onnx.export(
-            nn.Sequential(layer, nn.ReLU()),
+            network,
             (torch.from_numpy(images),),
             path,
             input_names=["images"],

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import TINY, TINY_SIZE
+from torch import Tensor, nn
 
 from gconet.bench.flops import count_layers
 from gconet.bench.photo_groups import EXAMPLES
-from gconet.export import verified_build, winograd
+from gconet.export import convolution_forms, verified_build, winograd
 from gconet.export.convolution_forms import OPENERS, TimedShape, can_choose, time_forms
 from gconet.export.inference import InferenceNetwork
 from gconet.runtime import open_bundle
@@ -45,6 +47,25 @@ def test_times_each_shape_once(tiny_network: GCoNet, target: str) -> None:
     assert sorted(name for shape in timed for name in shape.names) == sorted(
         winograd.eligible(InferenceNetwork(tiny_network))
     )
+
+
+@pytest.mark.usefixtures("many_channels")
+def test_a_convolution_is_timed_between_two_of_one_channel(
+    tiny_network: GCoNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[tuple[Tensor, nn.Module]] = []
+    export = convolution_forms._export
+
+    def note(network: nn.Module, images: Any, path: Path) -> Path:
+        timed.append((torch.from_numpy(images), network))
+        return export(network, images, path)
+
+    monkeypatch.setattr(convolution_forms, "_export", note)
+    time_forms(copy.deepcopy(tiny_network), 32, "onnxruntime", lambda: None)
+    for images, network in timed:  # what an engine would convert at its borders is small then, in either form
+        assert images.shape[1] == network(images).shape[1] == 1
+    direct = [network for _, network in timed if isinstance(network[2], nn.Conv2d)]  # type: ignore[index]
+    assert len(timed) == 2 * len(direct) == 10
 
 
 def test_nothing_is_timed_where_channels_are_few(tiny_network: GCoNet) -> None:
