@@ -26,7 +26,8 @@ class CallersMemory:
         images : (N, 3, S, S) float32, C-contiguous, on the GPU of `load`'s device: what `preprocess.to_input` makes of
             N photos, S being the size there. A tensor of PyTorch or CuPy, a PyCUDA `GPUArray` in the primary context,
             or anything else with DLPack or `__cuda_array_interface__`. Leave it unchanged until the maps are computed.
-        maps : such an array of (N, 1, S, S) to write to; None for new memory. Giving the same arrays again is fastest.
+        maps : such an array of (N, 1, S, S) to write to, that shares no memory with `images`; None for new memory.
+            Giving the same arrays again is fastest.
 
         Returns
         -------

@@ -5,6 +5,7 @@ One or both of them are spoken by PyTorch, CuPy, Numba, JAX, RAPIDS and PyCUDA's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,11 @@ class ForeignArray:
     pointer: int
     shape: tuple[int, ...]
     owner: object
+
+    @property
+    def end(self) -> int:
+        """Address behind the last element."""
+        return self.pointer + math.prod(self.shape) * FLOAT32.itemsize
 
 
 class DeviceArray:
@@ -145,6 +151,12 @@ def take_out(array: object, name: str, stream: Stream, shape: tuple[int, ...]) -
     if found.shape != shape:
         raise UsageError(f"{name}: its shape is {found.shape}, it must be {shape}")
     return found
+
+
+def check_apart(first: ForeignArray, first_name: str, second: ForeignArray, second_name: str) -> None:
+    """Raise UsageError where two arrays share memory: what is written to one would change the other on the way."""
+    if first.pointer < second.end and second.pointer < first.end:
+        raise UsageError(f"{second_name}: it overlaps {first_name} in memory: pass memory of its own")
 
 
 def _by_dlpack(array: Any, name: str, stream: Stream) -> ForeignArray:

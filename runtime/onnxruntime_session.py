@@ -99,7 +99,7 @@ class OnnxRuntimeSession:
         if self._device != "cuda":
             raise UsageError(f"{self._where} runs on the CPU: load it with device='cuda'")
         from gconet.runtime.cuda import Device, DeviceMemory, Stream
-        from gconet.runtime.device_arrays import DeviceArray, take_in, take_out
+        from gconet.runtime.device_arrays import DeviceArray, check_apart, take_in, take_out
 
         with self._lock:
             if self._stream is None:
@@ -108,11 +108,11 @@ class OnnxRuntimeSession:
                 images = take_in(inputs["images"], "images", self._stream)
                 self._check_shape(images.shape)
                 shape = _shape_of_maps(images.shape)
-                maps = (
-                    DeviceMemory(device, int(np.prod(shape)) * 4)
-                    if outputs is None
-                    else take_out(outputs["maps"], "maps", self._stream, shape)
-                )
+                if outputs is None:
+                    maps: Any = DeviceMemory(device, int(np.prod(shape)) * 4)
+                else:
+                    maps = take_out(outputs["maps"], "maps", self._stream, shape)
+                    check_apart(images, "images", maps, "maps")
                 self._stream.synchronize()  # what computes the input may not know ONNX Runtime's streams
         where = "cuda", self._device_index, np.float32
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gconet.runtime.bundle import Bundle
 from gconet.runtime.cuda import DeviceMemory, Event, PinnedArray, Stream
-from gconet.runtime.device_arrays import DeviceArray, ForeignArray, take_in, take_out
+from gconet.runtime.device_arrays import DeviceArray, ForeignArray, check_apart, take_in, take_out
 from gconet.runtime.errors import BundleError, TargetError, UsageError
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.session import DETECT, SessionOptions, Tensors
@@ -106,7 +106,7 @@ class TensorRtSession:
             shape = (count, 1, *self._engine.image_shape[1:])
             try:
                 runner = self._runner(count)
-                maps = self._output_memory(shape, outputs)
+                maps = self._output_memory(shape, outputs, images)
                 runner.run(images.pointer, maps.pointer, self._capture_stream)
                 computed = DeviceArray(maps.pointer, shape, self._stream, maps)
             except TargetError as error:
@@ -116,11 +116,13 @@ class TensorRtSession:
             return {"maps": computed}
 
     def _output_memory(
-        self, shape: tuple[int, ...], outputs: Mapping[str, object] | None
+        self, shape: tuple[int, ...], outputs: Mapping[str, object] | None, images: ForeignArray
     ) -> DeviceMemory | ForeignArray:
         if outputs is None:
             return DeviceMemory(self._device, int(np.prod(shape)) * 4)
-        return take_out(outputs["maps"], "maps", self._stream, shape)
+        maps = take_out(outputs["maps"], "maps", self._stream, shape)
+        check_apart(images, "images", maps, "maps")
+        return maps
 
     def _check_images(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:
         """The number of photos in a group's input; raises UsageError if it is none for this plan."""

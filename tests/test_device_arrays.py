@@ -11,7 +11,7 @@ from fake_cuda import FakeArray, FakeDriver
 
 from gconet.runtime import dlpack
 from gconet.runtime.cuda import Device, Stream
-from gconet.runtime.device_arrays import take_in, take_out
+from gconet.runtime.device_arrays import ForeignArray, check_apart, take_in, take_out
 from gconet.runtime.errors import UsageError
 
 
@@ -151,3 +151,12 @@ def test_an_array_to_write_to_must_be_writable_and_of_the_right_shape(
     assert take_in(read_only, "images", gpu_stream).shape == (2, 3, 4)
     with pytest.raises(UsageError, match="read-only"):
         take_out(read_only, "maps", gpu_stream, (2, 3, 4))
+
+
+def test_arrays_must_not_overlap() -> None:
+    images = ForeignArray(1000, (2, 3, 4), None)  # 96 bytes
+    for pointer in (1000 + 96, 1000 - 8):
+        check_apart(images, "images", ForeignArray(pointer, (2,), None), "maps")
+    for pointer in (1000 + 92, 1000 - 4, 1000):
+        with pytest.raises(UsageError, match=r"^maps: it overlaps images in memory: pass memory of its own"):
+            check_apart(images, "images", ForeignArray(pointer, (2,), None), "maps")

@@ -343,6 +343,9 @@ def test_arrays_on_the_gpu_are_bound_where_they_lie(
     np.testing.assert_array_equal(session.infer_device({"images": images})["maps"].numpy(), fake_network(values))
     with pytest.raises(gr.UsageError, match="maps: its shape is"):
         session.infer_device({"images": images}, {"maps": images})
+    within = FakeArray(driver, np.zeros((2, 1, TINY_SIZE, TINY_SIZE), np.float32), data=(images.pointer, False))
+    with pytest.raises(gr.UsageError, match="maps: it overlaps images in memory"):
+        session.infer_device({"images": images}, {"maps": within})
     for shape in [(4,), (2, 3), (0, 3, TINY_SIZE, TINY_SIZE), (2, 3, TINY_SIZE, TINY_SIZE // 2)]:
         wrong = FakeArray(driver, np.zeros((1, 3, TINY_SIZE, TINY_SIZE), np.float32), shape=shape)
         with pytest.raises(gr.UsageError, match=r"images: its shape is .*, it must be \(N, 3, 64, 64\)"):

@@ -55,10 +55,15 @@ def test_input_the_plan_does_not_take_is_a_usage_error(
             session.infer_device({"images": FakeArray(driver, images)})
 
 
-def test_output_of_the_wrong_shape_is_a_usage_error(driver: FakeDriver, make_session: SessionMaker) -> None:
+def test_output_of_the_wrong_shape_or_over_the_input_is_a_usage_error(
+    driver: FakeDriver, make_session: SessionMaker
+) -> None:
     images = FakeArray(driver, np.zeros((2, 3, SIZE, SIZE), np.float32))
     with pytest.raises(gr.UsageError, match=r"maps: its shape is \(2, 3, 32, 32\), it must be \(2, 1, 32, 32\)"):
         make_session().infer_device({"images": images}, {"maps": images})
+    within = FakeArray(driver, np.zeros((2, 1, SIZE, SIZE), np.float32), data=(images.pointer, False))
+    with pytest.raises(gr.UsageError, match="maps: it overlaps images in memory"):
+        make_session().infer_device({"images": images}, {"maps": within})
 
 
 def test_a_failure_of_tensorrt_is_a_target_error_in_its_words(make_session: SessionMaker, rng: Any) -> None:
