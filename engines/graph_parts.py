@@ -39,23 +39,25 @@ PARTS = (
 )
 
 # For each pixel of the query's photos the best match among the pixels of each photo that it is compared with. It has no
-# weights; the products are those of `GroupAffinity`, in one matrix product per pair of photos.
+# weights; the products are those of `GroupAffinity`. The pixels of all queries are rows of one matrix: engines that
+# rearrange the other factor, as they do in bf16, do so once for each photo, and not for each pair of photos.
 AGREE = """
 <ir_version: 8, opset_import: ["" : {opset}]>
 agree (float[queries, {channels}, {height}, {width}] query, float[photos, {channels}, {height}, {width}] features)
     => (float[queries, photos, {pixels}] best_match)
 {{
     pixel_axes = Constant <value_ints = [0, 0, -1]> ()
-    first = Constant <value_ints = [0]> ()
-    second = Constant <value_ints = [1]> ()
+    row_axes = Constant <value_ints = [1, -1, {channels}]> ()
+    photo_axes = Constant <value_ints = [0, -1, {pixels}]> ()
     last = Constant <value_ints = [-1]> ()
     query_pixels = Reshape (query, pixel_axes)
-    query_rows = Transpose <perm = [0, 2, 1]> (query_pixels)
-    query_of_each = Unsqueeze (query_rows, second)
+    rows_of_each = Transpose <perm = [0, 2, 1]> (query_pixels)
+    query_rows = Reshape (rows_of_each, row_axes)
     key_pixels = Reshape (features, pixel_axes)
-    key_of_each = Unsqueeze (key_pixels, first)
-    affinity = MatMul (query_of_each, key_of_each)
-    best_match = ReduceMax <keepdims = 0> (affinity, last)
+    affinity = MatMul (query_rows, key_pixels)
+    best_of_rows = ReduceMax <keepdims = 0> (affinity, last)
+    best_by_photo = Reshape (best_of_rows, photo_axes)
+    best_match = Transpose <perm = [1, 0, 2]> (best_by_photo)
 }}
 """
 

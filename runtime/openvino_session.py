@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,11 @@ class OpenVinoSession:
         """Run one of the bundle's graphs; see `GraphSession`."""
         try:
             with self._lock:
-                request = self._requests_of(graph, inputs).own
+                requests = self._requests_of(graph, inputs)
+                request = requests.own
                 request.infer({name: self._as_input(array) for name, array in inputs.items()}, share_inputs=True)
                 return {
-                    output.get_any_name(): _copy(request.get_output_tensor(index))
-                    for index, output in enumerate(request.model_outputs)
+                    name: _copy(request.get_output_tensor(index)) for index, name in enumerate(requests.output_names)
                 }
         except BundleError:
             raise
@@ -138,7 +138,7 @@ class OpenVinoSession:
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             compiled = self._core.compile_model(model, DEVICE, self._config)
             LOG.info("compiled graph %s for %s in %.0f ms", graph, shapes, 1e3 * (time.perf_counter() - start))
-            self._requests[key] = _Requests(compiled)
+            self._requests[key] = _Requests(compiled, [output.get_any_name() for output in model.outputs])
             if len(self._requests) > COMPILED:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(key)
@@ -151,10 +151,12 @@ class _Requests:
     Attributes
     ----------
     own : uses memory of the engine's.
+    output_names : as the graph has them. A compiled one may know an output by the names of tensors that it merged.
     """
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, output_names: Sequence[str]) -> None:
         self.own = compiled.create_infer_request()
+        self.output_names = output_names
         self._compiled = compiled
         self._bound: Any = None  # the request that uses callers' memory, once one is wanted
         self._addresses: dict[str, int] = {}
