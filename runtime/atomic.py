@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import os
 import re
@@ -16,6 +17,7 @@ from gconet.runtime.paths import reason
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write() fails with these and no name
 
 PARTIAL = ".partial-"  # and the number of the process, in the names of temporary files
+LONGEST = 220  # bytes of a name that leave room for that: file systems take 255
 _calls = itertools.count()  # threads of a process may write the same file
 
 
@@ -32,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if not path.name:
         raise UsageError(f"cannot write {path}: it is a folder, name a file")
-    temporary = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}.{next(_calls)}")
+    temporary = path.with_name(f".{short(path).name}{PARTIAL}{os.getpid()}.{next(_calls)}")
     try:
         with cannot_write(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,8 +47,14 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def short(path: Path) -> Path:
+    """The path itself, or with a hash for its name where that leaves no room for the names of temporary files."""
+    name = os.fsencode(path.name)
+    return path if len(name) <= LONGEST else path.with_name(hashlib.sha256(name).hexdigest())
+
+
 def partial_of(temporary: Path) -> Path | None:
-    """The path whose place a temporary file of `replacing` was to take; None if it is no such file."""
+    """`short` of the path whose place a temporary file of `replacing` was to take; None if it is no such file."""
     match = re.fullmatch(rf"\.(.+){re.escape(PARTIAL)}\d+(?:\.\d+)?", temporary.name, re.DOTALL)
     return temporary.with_name(match[1]) if match else None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gconet.runtime.atomic import partial_of, replacing
+from gconet.runtime.atomic import partial_of, replacing, short
 from gconet.runtime.errors import GconetError, UsageError
 from gconet.runtime.paths import kind_of
 from gconet.runtime.photos import Group
@@ -162,9 +162,10 @@ def _was_killed(paths: Sequence[Path]) -> bool:
 def _leftovers(paths: Sequence[Path]) -> dict[Path, list[Path]]:
     """Temporary files of each picture that killed writers left."""
     found: dict[Path, list[Path]] = {path: [] for path in paths}
+    by_short = {short(path): leftovers for path, leftovers in found.items()}
     for folder in {path.parent for path in paths}:
         with contextlib.suppress(OSError):
             for entry in os.scandir(folder):
                 if path := partial_of(Path(entry.path)):
-                    found.get(path, []).append(Path(entry.path))
+                    by_short.get(path, []).append(Path(entry.path))
     return found

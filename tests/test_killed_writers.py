@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gconet.runtime.atomic import partial_of
+from gconet.runtime.atomic import partial_of, short
 from gconet.runtime.errors import UsageError
 from gconet.runtime.map_files import plan_maps, write_maps
 from gconet.runtime.photos import Group
@@ -49,6 +49,16 @@ def test_leftovers_are_gone_before_the_first_map_has_its_name(tmp_path: Path, mo
     write_maps(paths, [np.zeros((2, 3), np.float32)] * 2)
     assert seen == [False, False]
     assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_maps_may_have_the_longest_names(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{first}{'猫' * 83}.png" for first in "ab"]  # 1 + 83 · 3 + 4 bytes, one less than can be
+    left = short(paths[1]).with_name(f".{short(paths[1]).name}.partial-123")
+    left.write_bytes(b"of a run that was killed")
+    maps = [np.full((2, 3), value, np.float32) for value in (0.25, 0.75)]
+    write_maps(paths, maps)
+    assert sorted(tmp_path.iterdir()) == paths
+    assert paths[0].read_bytes() != paths[1].read_bytes()
 
 
 @pytest.mark.parametrize(
