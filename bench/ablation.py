@@ -43,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the ablation; exit code 130 after Ctrl-C, with what is done kept."""
     parser = Parser("gconet ablate", "Train and score GCoNet with its modules switched on and off.", EPILOG)
     add_training_arguments(parser)
-    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="one run a row for each (0)")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows (all)")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="one run a row for each (default: 0)")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows (default: all)")
     parser.set_defaults(seed=0, no_gam=False, no_gcm=False, no_acm=False)  # every run has its own
     options = parser.parse_args(arguments)
     config = training_config(options)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,11 @@ def test_help_lists_every_command(gconet: Gconet) -> None:
     assert outcome.code == 0
     listed = dict(line.split(maxsplit=1) for line in outcome.out.partition("commands:\n")[2].splitlines() if line)
     assert {name: listed[name] for name in COMMANDS} == {name: command.summary for name, command in COMMANDS.items()}
+
+
+def test_version_is_the_distributions(gconet: Gconet) -> None:
+    outcome = gconet("--version")
+    assert (outcome.code, outcome.err, outcome.out) == (0, "", f"gconet-deploy {metadata.version('gconet-deploy')}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
