@@ -186,9 +186,11 @@ def test_a_name_too_long_for_a_file_is_one_line(option: str, gconet: Gconet, bun
     assert_one_line_error(outcome, "cannot look at nnn", "name too long")
 
 
-def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
+def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, photos: Path) -> None:
     Path("maps").write_bytes(b"a file")
-    assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "cannot write maps")
+    for out in ("maps", "maps/below"):
+        outcome = gconet("detect", photos, "--bundle", "absent", "--out", out)  # told before the bundle is looked at
+        assert_one_line_error(outcome, f"cannot write {out}: maps is no folder; choose another --out")
     assert content(Path()) == {"maps": b"a file"}
 
 
