@@ -46,7 +46,7 @@ def add_training_arguments(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="GROUP",
-        help="groups to validate on, not to train on (default: none)",
+        help="groups to validate on, not to train on, such as SET/apple (default: none)",
     )
     data.add_argument(
         "--cutouts", type=Path, help="folder of RGBA cut-outs for --synthetic, and --distractor (default: none)"
