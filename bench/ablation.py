@@ -33,7 +33,8 @@ COLUMNS: Mapping[str, str] = {"s": "S", "max_f": "max-F", "max_e": "max-E", "mae
 
 EPILOG = """\
 example:
-  gconet ablate --data DUTS_class --hold-out apple banana --vgg vgg16.pth --seeds 0 1 2 --out runs/ablation
+  gconet ablate --data DUTS_class --hold-out SET/apple SET/banana --vgg vgg16.pth --small-groups cut --seeds 0 1 2 \\
+      --out runs/ablation
 
 Scores are those of the last checkpoints on --hold-out, by eval-co-sod, never of the best: choosing among checkpoints by
 the score that is reported would favour whoever validates more. The same command again goes on where it stopped."""
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the ablation; exit code 130 after Ctrl-C, with what is done kept."""
     parser = Parser("gconet ablate", "Train and score GCoNet with its modules switched on and off.", EPILOG)
     add_training_arguments(parser)
-    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="one run a row for each (0)")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows (all)")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="one run a row for each (default: 0)")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows (default: all six)")
     parser.set_defaults(seed=0, no_gam=False, no_gcm=False, no_acm=False)  # every run has its own
     options = parser.parse_args(arguments)
     config = training_config(options)

@@ -43,8 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     """Compare and time the forms of a bundle; errors as raised by `load`."""
     parser = Parser("group_forms.py", "Agreement and cost of the forms in which a group can be asked for.", EPILOG)
     parser.add_argument("--bundle", type=Path, default=Path("build/gconet.gconet"), help="(default: %(default)s)")
-    parser.add_argument("--sizes", type=positive, nargs="+", default=[1, 2, 7, 33, 64], help="groups (%(default)s)")
-    parser.add_argument("--rounds", type=positive, default=20, help="samples of each time (%(default)s)")
+    parser.add_argument(
+        "--sizes", type=positive, nargs="+", default=[1, 2, 7, 33, 64], help="photos of a group (default: 1 2 7 33 64)"
+    )
+    parser.add_argument("--rounds", type=positive, default=20, help="samples of each time (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
     options = parser.parse_args(arguments)
     detector = load(options.bundle)

@@ -54,10 +54,18 @@ def main(arguments: Sequence[str]) -> int:
     """Measure every method at every size; errors as raised by `open_bundle`, and UsageError."""
     parser = Parser("group_sizes.py", "Time per photo and peak memory over the size of the group.", EPILOG)
     parser.add_argument("--bundle", action="append", type=Path, required=True, metavar="B", help="repeatable")
-    parser.add_argument("--sizes", type=positive, nargs="+", default=list(SIZES), help="group sizes (%(default)s)")
+    parser.add_argument(
+        "--sizes",
+        type=positive,
+        nargs="+",
+        default=list(SIZES),
+        help=f"group sizes (default: {' '.join(map(str, SIZES))})",
+    )
     parser.add_argument("--peers", nargs="+", default=[EAGER, "onnxruntime"], choices=[*PEERS, "none"], metavar="PEER",
                         help="what else to measure: %(choices)s (default: eager and onnxruntime)")  # fmt: skip
-    parser.add_argument("--peer-limit", type=positive, default=256, help="largest group of peers (%(default)s)")
+    parser.add_argument(
+        "--peer-limit", type=positive, default=256, help="largest group of peers (default: %(default)s)"
+    )
     parser.add_argument("--checkpoint", type=Path, help="what the bundles were built from (default: the demo)")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
     parser.add_argument("--plot", type=Path, metavar="F", help="draw them, as PNG")

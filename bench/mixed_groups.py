@@ -56,10 +56,14 @@ def main(arguments: Sequence[str]) -> int:
     """Compose mixed groups; errors as raised by the functions called here, as UsageError."""
     parser = Parser("mixed_groups.py", "Compose groups of photos in which another group's object is in view too.")
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and gts/")
-    parser.add_argument("--groups", nargs="+", metavar="GROUP", help="two or more, each mixed with the next (all)")
-    parser.add_argument("--photos", type=positive, default=6, help="of each group, at most (%(default)s)")
-    parser.add_argument("--size", type=positive, default=320, help="side of the pictures in pixels (%(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--groups", nargs="+", metavar="GROUP", help="two or more, each mixed with the next (default: all)"
+    )
+    parser.add_argument("--photos", type=positive, default=6, help="of each group, at most (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=positive, default=320, help="side of the pictures in pixels (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of what is mixed where (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="new folder for images/, gts/ and others/")
     options = parser.parse_args(arguments)
     if options.out.exists():

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the audit; exit code 1 if the typed network is outside its tolerance."""
     parser = Parser("gconet audit", "Show what half precision does to a checkpoint, layer by layer.", EPILOG)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="F", help="weights (default: the demo)")
-    parser.add_argument("--precision", choices=list(TYPES), default="fp16", help="(default: %(default)s)")
+    parser.add_argument("--precision", choices=list(TYPES), default="fp16", help="half type (default: %(default)s)")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="photos in groups (default: the examples)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="photos to run (default: the examples)")
     parser.add_argument("--groups", type=positive, nargs="+", default=[1, 2, 5], metavar="N",

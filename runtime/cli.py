@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import NoReturn
 
 from gconet.runtime.command_line import Parser, run
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         f"commands:\n{listing}\n\n`gconet COMMAND --help` explains each.\n\n"
         "Exit codes: 0 done; 1 a check failed; 2 bad input, told in one line; 70 a fault of gconet's own; 130 Ctrl-C.",
     )
+    parser.add_argument("--version", action="version", version=_version(), help="tell the version and exit")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, see below")
     command = COMMANDS[parser.parse_args(arguments[:1]).command]
     module, _, function = command.entry.partition(":")
@@ -70,6 +72,13 @@ def main(arguments: Sequence[str]) -> int:
             f"`gconet {arguments[0]}` needs {error.name}: pip install 'gconet-deploy[{command.extra}]'"
         ) from error
     return int(entry(arguments[1:]))
+
+
+def _version() -> str:
+    try:
+        return f"gconet-deploy {metadata.version('gconet-deploy')}"
+    except metadata.PackageNotFoundError:  # scripts also run from a source tree that nobody installed
+        return "gconet-deploy, not installed"
 
 
 def run_script(command: str) -> NoReturn:

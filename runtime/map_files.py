@@ -55,8 +55,12 @@ def plan_pictures(
     ------
     UsageError
         If a picture would replace a photo, another input or a folder, or a picture that is there and not to be
-        overwritten.
+        overwritten; if something else is where a tree's folder has to be, before minutes of work.
     """
+    for tree in trees:
+        for folder in (tree.folder, *tree.folder.parents):
+            if kind_of(folder) in ("file", "other"):
+                raise UsageError(f"cannot write {tree.folder}: {folder} is no folder; choose another --out")
     read = _read(groups, inputs)
     plan = []
     for group in groups:

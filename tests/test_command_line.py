@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -185,9 +186,11 @@ def test_a_name_too_long_for_a_file_is_one_line(option: str, gconet: Gconet, bun
     assert_one_line_error(outcome, "cannot look at nnn", "name too long")
 
 
-def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, bundle: Path, photos: Path) -> None:
+def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, photos: Path) -> None:
     Path("maps").write_bytes(b"a file")
-    assert_one_line_error(gconet("detect", photos, "--bundle", bundle), "cannot write maps")
+    for out in ("maps", "maps/below"):
+        outcome = gconet("detect", photos, "--bundle", "absent", "--out", out)  # told before the bundle is looked at
+        assert_one_line_error(outcome, f"cannot write {out}: maps is no folder; choose another --out")
     assert content(Path()) == {"maps": b"a file"}
 
 
@@ -235,6 +238,11 @@ def test_help_lists_every_command(gconet: Gconet) -> None:
     assert outcome.code == 0
     listed = dict(line.split(maxsplit=1) for line in outcome.out.partition("commands:\n")[2].splitlines() if line)
     assert {name: listed[name] for name in COMMANDS} == {name: command.summary for name, command in COMMANDS.items()}
+
+
+def test_version_is_the_distributions(gconet: Gconet) -> None:
+    outcome = gconet("--version")
+    assert (outcome.code, outcome.err, outcome.out) == (0, "", f"gconet-deploy {metadata.version('gconet-deploy')}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

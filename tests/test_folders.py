@@ -51,3 +51,25 @@ def test_readme_names_files_that_exist(folder: str) -> None:
     text = (ROOT / folder / "README.md").read_text("utf-8")
     for name in re.findall(r"`([\w*./]+\.(?:py|md)|\w+/)`", text):
         assert list((ROOT / folder).glob(name.rstrip("/"))), f"{folder}/README.md: {name}"
+
+
+DOCUMENTS = ["README.md", "SECURITY.md", "CHANGELOG.md", "bench/results/NOTES.md", "train/weights/MODEL_CARD.md"]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *(f"{folder}/README.md" for folder in [*IMPORTS, "tests"])])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+(.*)", text, re.M)
+    }
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("#"):
+            assert link[1:] in headings, f"{document}: {link}"
+        elif not link.startswith("https://"):
+            assert ((ROOT / document).parent / link).exists(), f"{document}: {link}"
+
+
+def test_the_readme_installs_the_pytorch_that_is_pinned() -> None:
+    pinned = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert pinned
+    assert f"pip install {pinned[0]} --index-url" in (ROOT / "README.md").read_text("utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import get_args
 
@@ -28,7 +28,9 @@ def seed(text: str) -> int:
 
 def add_run_arguments(parser: Parser) -> None:
     """Add what tells one run from another; an ablation sets these itself."""
-    parser.add_argument("--seed", type=seed, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of weights, order and augmentation (default: %(default)s)"
+    )
     for switch, without in SWITCHES.items():
         parser.add_argument(f"--no-{switch}", action="store_true", help=f"leave it out: {without}")
 
@@ -40,37 +42,53 @@ def add_training_arguments(parser: Parser) -> None:
     data.add_argument("--data", type=Path, required=True, help="folder with images/ and gts/")
     data.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
     data.add_argument(
-        "--hold-out", nargs="+", default=[], metavar="GROUP", help="groups to validate on, not to train on"
+        "--hold-out",
+        nargs="+",
+        default=[],
+        metavar="GROUP",
+        help="groups to validate on, not to train on, such as SET/apple (default: none)",
     )
-    data.add_argument("--cutouts", type=Path, help="folder of RGBA cut-outs for --synthetic, and --distractor")
-    data.add_argument("--vgg", type=Path, help="ImageNet VGG-16 weights for the encoder, torchvision's names")
+    data.add_argument(
+        "--cutouts", type=Path, help="folder of RGBA cut-outs for --synthetic, and --distractor (default: none)"
+    )
+    data.add_argument(
+        "--vgg", type=Path, help="ImageNet VGG-16 weights for the encoder, torchvision's names (default: random ones)"
+    )
     data.add_argument(
         "--start-from", type=Path, metavar="CHECKPOINT", help="go on with these weights, in a run of its own"
     )
-    data.add_argument("--group-size", type=positive, default=default.group_size, help="photos a group (%(default)s)")
+    data.add_argument(
+        "--group-size", type=positive, default=default.group_size, help="photos a group (default: %(default)s)"
+    )
     data.add_argument("--small-groups", choices=get_args(SmallGroups), default=default.small_groups,
                       help="with too few photos: refuse them, cut both of a pair to the smaller, as the authors do, or "
-                      "repeat photos (%(default)s)")  # fmt: skip
+                      "repeat photos (default: %(default)s)")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
-        "--epochs", type=positive, default=default.epochs, help="times each group leads a pair (%(default)s)"
+        "--epochs", type=positive, default=default.epochs, help="times each group leads a pair (default: %(default)s)"
     )
-    recipe.add_argument("--steps", type=positive, default=0, help="instead of --epochs")
+    recipe.add_argument("--steps", type=positive, default=0, help="optimizer steps, instead of --epochs")
     recipe.add_argument(
-        "--sizes", type=_size, nargs="+", default=list(default.sizes), help="input sizes for equal parts of the run"
-    )
+        "--sizes", type=_size, nargs="+", default=list(default.sizes),
+        help=f"input sizes for equal parts of the run (default: {_spaced(default.sizes)})",
+    )  # fmt: skip
     recipe.add_argument(
         "--levels", type=int, choices=[1, 2, 3, 4], nargs="+", default=list(default.levels),
-        help="finest decoder levels to train in equal parts of the run; the last is 1",
+        help="finest decoder levels to train in equal parts of the run; the last is 1 "
+        f"(default: {_spaced(default.levels)})",
     )  # fmt: skip
-    recipe.add_argument("--pairs-per-step", type=positive, default=1, help="pairs averaged for a step (%(default)s)")
     recipe.add_argument(
-        "--learning-rate", type=positive_float, default=default.learning_rate, help="of Adam (%(default)s)"
+        "--pairs-per-step", type=positive, default=1, help="pairs averaged for a step (default: %(default)s)"
     )
-    recipe.add_argument("--schedule", choices=["constant", "cosine"], default="constant", help="(%(default)s)")
-    recipe.add_argument("--warm-up", type=_whole, default=0, metavar="STEPS", help="over which the rate rises")
+    recipe.add_argument(
+        "--learning-rate", type=positive_float, default=default.learning_rate, help="of Adam (default: %(default)s)"
+    )
+    recipe.add_argument("--schedule", choices=["constant", "cosine"], default="constant",
+                        help="of the rate after the warm-up; cosine falls to 0 (default: %(default)s)")  # fmt: skip
+    recipe.add_argument("--warm-up", type=_whole, default=0, metavar="STEPS",
+                        help="over which the rate rises (default: none)")  # fmt: skip
     recipe.add_argument("--average", type=_whole, default=default.average, metavar="STEPS",
-                        help="keep a running mean of the weights over about so many steps (off)")  # fmt: skip
+                        help="keep a running mean of the weights over about so many steps (default: off)")  # fmt: skip
     recipe.add_argument("--informed-start", action="store_true",
                         help="start from statistics of training photos: encoder layers of unit size, a GAM that "
                         "compares whitened features")  # fmt: skip
@@ -82,35 +100,45 @@ def add_training_arguments(parser: Parser) -> None:
         ("pixel", "of a cross-entropy beside the soft IoU; keeps logits within bounds"),
     ):
         recipe.add_argument(f"--{name}-loss", type=_weight, default=getattr(default.weights, name), metavar="WEIGHT",
-                            help=f"{text} (%(default)s)")  # fmt: skip
+                            help=f"{text} (default: %(default)s)")  # fmt: skip
     recipe.add_argument("--trainable-encoder", nargs="*", default=list(default.trainable_encoder), metavar="LAYER",
-                        help="encoder layers that learn, by prefix (conv5.conv5_3)")  # fmt: skip
+                        help="encoder layers that learn, by prefix "
+                        f"(default: {_spaced(default.trainable_encoder)})")  # fmt: skip
     recipe.add_argument("--encoder-rate", type=positive_float, default=default.encoder_rate,
-                        help="relative rate (%(default)s)")  # fmt: skip
+                        help="their rate, as a share of the others' (default: %(default)s)")  # fmt: skip
     recipe.add_argument("--gam-rate", type=positive_float, default=default.gam_rate,
-                        help="relative rate of the GAM (%(default)s)")  # fmt: skip
+                        help="the GAM's rate, as a share of the others' (default: %(default)s)")  # fmt: skip
     augmentation = parser.add_argument_group("augmentation; the first two are the paper's")
-    augmentation.add_argument("--no-flip", action="store_true")
+    augmentation.add_argument("--no-flip", action="store_true", help="never mirror photos (default: half of them)")
     for name, type_, text in (
-        ("rotation", _within(0, 180), "largest turn, degrees (%(default)s)"),
-        ("colour", _within(0, 1, below=True), "largest relative change"),
+        ("rotation", _within(0, 180), "largest turn, degrees"),
+        ("colour", _within(0, 1, below=True), "largest relative change of brightness, contrast and saturation"),
         ("synthetic", _within(0, 1), "share of groups made of cut-outs"),
         ("instances", _within(0, 1), "share of groups made of one object of a photo, cut out by its mask"),
         ("distractor", _within(0, 1), "share of photos with another object pasted in"),
         ("jigsaw", _within(0, 1), "share of photos put beside one of the other group"),
     ):
-        augmentation.add_argument(f"--{name}", type=type_, default=getattr(default.augmentation, name), help=text)
+        augmentation.add_argument(f"--{name}", type=type_, default=getattr(default.augmentation, name),
+                                  help=f"{text} (default: %(default)s)")  # fmt: skip
     augmentation.add_argument("--scale", type=positive_float, nargs=2, default=list(default.augmentation.scale),
-                              help="smallest and largest zoom")  # fmt: skip
+                              help="smallest and largest zoom "
+                              f"(default: {_spaced(default.augmentation.scale)})")  # fmt: skip
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
-    machine.add_argument("--bf16", dest="arithmetic", action="store_const", const="bf16", default="fp32")
-    machine.add_argument("--fp16", dest="arithmetic", action="store_const", const="fp16")
+    machine.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    machine.add_argument("--bf16", dest="arithmetic", action="store_const", const="bf16", default="fp32",
+                         help="compute the forward pass in bf16 (default: in fp32)")  # fmt: skip
+    machine.add_argument("--fp16", dest="arithmetic", action="store_const", const="fp16",
+                         help="compute the forward pass in fp16 (default: in fp32)")  # fmt: skip
     machine.add_argument("--channels-last", action="store_true", help="faster on most machines")
-    machine.add_argument("--workers", type=_whole, default=default.workers, help="processes that prepare photos")
-    for name in ("validate_every", "picture_every", "save_every"):
-        machine.add_argument(f"--{name.replace('_', '-')}", type=positive, default=getattr(default, name),
-                             metavar="STEPS", help="(%(default)s)")  # fmt: skip
+    machine.add_argument("--workers", type=_whole, default=default.workers,
+                         help="processes that prepare photos (default: %(default)s)")  # fmt: skip
+    for name, text in (
+        ("validate", "score on --hold-out"),
+        ("picture", "draw maps of some groups"),
+        ("save", "write what the run goes on from"),
+    ):
+        machine.add_argument(f"--{name}-every", type=positive, default=getattr(default, f"{name}_every"),
+                             metavar="STEPS", help=f"{text} (default: %(default)s)")  # fmt: skip
 
 
 def training_config(o: argparse.Namespace) -> TrainingConfig:
@@ -151,6 +179,10 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
             crossed=o.crossed_loss,
         ),
     )  # fmt: skip
+
+
+def _spaced(values: Iterable[object]) -> str:
+    return " ".join(map(str, values))
 
 
 def _whole(text: str) -> int:
