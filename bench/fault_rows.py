@@ -74,7 +74,7 @@ class Fault:
 
 
 def fault_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of the README, of rows as `Fault.document` gives them; those of one `step` become one."""
+    """The table of bench/results/README.md, of rows as `Fault.document` gives them; those of one `step` become one."""
     lines = ["| fault | tries | outcomes | lost |", "| --- | --- | --- | --- |"]
     for _, of_step in groupby(rows, key=lambda row: row["step"]):
         first, *others = of_step

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tries", type=positive, default=300, help="of each random damage (default: %(default)s)")
     parser.add_argument("--seed", type=positive, default=1, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="F", help="write counts and environment to this file")
-    parser.add_argument("--markdown", type=Path, metavar="F", help="write the table of the README to this file")
+    parser.add_argument("--markdown", type=Path, metavar="F", help="write the table of counts to this file")
     options = parser.parse_args(arguments)
 
     check_output(options.json, options.markdown)

@@ -173,7 +173,7 @@ def test_nothing_goes_on_after_an_interruption(tmp_path: Path) -> None:
 
 
 def test_the_readme_shows_the_committed_table() -> None:
-    readme = (RESULTS.parents[1] / "README.md").read_text("utf-8")
+    readme = (RESULTS / "README.md").read_text("utf-8")
     results = sorted(RESULTS.glob("faults-*.json"))
     assert results
     for path in results:

@@ -53,20 +53,28 @@ def test_readme_names_files_that_exist(folder: str) -> None:
         assert list((ROOT / folder).glob(name.rstrip("/"))), f"{folder}/README.md: {name}"
 
 
-DOCUMENTS = ["README.md", "SECURITY.md", "CHANGELOG.md", "bench/results/NOTES.md", "train/weights/MODEL_CARD.md"]
+def headings_of(document: Path) -> set[str]:
+    """What a document's headings are linked by."""
+    lines = re.findall(r"^#+(.*)", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in lines}
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, *(f"{folder}/README.md" for folder in [*IMPORTS, "tests"])])
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for folder in (".", *IMPORTS, "tests", "bench/results", "train/weights")
+    for path in (ROOT / folder).glob("*.md")
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text("utf-8")
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+(.*)", text, re.M)
-    }
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        if link.startswith("#"):
-            assert link[1:] in headings, f"{document}: {link}"
-        elif not link.startswith("https://"):
-            assert ((ROOT / document).parent / link).exists(), f"{document}: {link}"
+    for link in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text("utf-8")):
+        path, _, heading = link.partition("#")
+        if link.startswith("https://"):
+            continue
+        target = (ROOT / document).parent / path if path else ROOT / document
+        assert target.exists(), f"{document}: {link}"
+        assert not heading or heading in headings_of(target), f"{document}: {link}"
 
 
 def test_the_readme_installs_the_pytorch_that_is_pinned() -> None:

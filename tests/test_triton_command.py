@@ -25,7 +25,7 @@ from gconet.runtime.preprocess import Photo
 
 Bundles = Callable[[str, str], Path]
 MODELS = ["gconet_consensus", "gconet_detect", "gconet_segment"]
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = Path(__file__).resolve().parents[1] / "engines" / "TRITON.md"
 
 
 @pytest.fixture
