@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gconet.bench.environment import describe_environment
@@ -51,12 +50,14 @@ def main(arguments: Sequence[str]) -> int:
     config = training_config(options)
     if not config.hold_out:
         raise UsageError("--hold-out names the groups to score on: give at least one")
+    rows, seeds = dict.fromkeys(options.rows), dict.fromkeys(options.seeds)  # each once
+    _check_start(config, rows)
     check_machine(config)
     try:
         groups, held_out = checked_groups(config)
     except DataError as error:
         return print_problems(error)
-    return _run_rows(config, options.rows, options.seeds, groups, held_out)
+    return _run_rows(config, list(rows), list(seeds), groups, held_out)
 
 
 def ablation_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -66,6 +67,16 @@ def ablation_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         cells = [_mean_and_spread([run[key] for run in runs]) for key in COLUMNS]
         lines.append(f"{row:<10}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
+
+
+def _check_start(config: TrainingConfig, rows: Iterable[str]) -> None:
+    """Raise UsageError, before the first row is trained, if a later one cannot have this start; CheckpointError."""
+    if not config.start_from:
+        return
+    gam = read_checkpoint(config.start_from).info.architecture.gam
+    if others := [row for row in rows if ROWS[row].gam != gam]:
+        raise UsageError(f"--start-from {config.start_from} has {'a' if gam else 'no'} GAM, which {', '.join(others)} "
+                         f"{'lack' if gam else 'want'}: name the other --rows")  # fmt: skip
 
 
 def _run_rows(
@@ -108,7 +119,7 @@ def _document(
 ) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     del settings["seed"], settings["architecture"]  # every run has its own
-    for key in ("data", "out", "cutouts", "vgg"):
-        settings[key] = Path(settings[key]).name if settings[key] else None  # names, not the machine's paths
+    for key in ("data", "out", "cutouts", "vgg", "start_from"):
+        settings[key] = settings[key].resolve().name if settings[key] else None  # names, not the machine's paths
     facts = {"toolbox": "eval-co-sod", "seeds": list(seeds), "settings": settings}
     return {**facts, "rows": dict(results), "environment": describe_environment()}

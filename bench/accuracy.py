@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from gconet.bench.environment import installed_libraries
 from gconet.bench.map_pairs import MapPair, damage_report, find_pairs, read_pair
+from gconet.bench.output_files import check_output
 from gconet.bench.published import PUBLISHED, SOURCES, Published, published_on
 from gconet.bench.toolboxes import (
     ACCURACY_EXTRA,
@@ -128,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plots", type=Path, help="write precision-recall and F-measure curves to this folder")
     options = parser.parse_args(arguments)
 
+    check_output(options.json)
     toolbox = load_toolbox(options.toolbox)
     plots = _load_plots() if options.plots else None
     pairs = find_pairs(options.pred, options.gt)

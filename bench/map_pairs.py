@@ -11,7 +11,8 @@ from PIL import Image
 
 from gconet.bench.metrics import Grey
 from gconet.runtime.errors import PhotoError, UsageError
-from gconet.runtime.photos import find_groups, read_photo
+from gconet.runtime.photos import find_groups
+from gconet.train.groups import mask_problem, read_mask
 
 NAMED_AT_MOST = 20  # files an error lists before it only counts
 
@@ -53,9 +54,12 @@ def read_pair(pair: MapPair, resize: bool) -> tuple[Grey, Grey]:
     Raises
     ------
     PhotoError
-        If one cannot be read, or if sizes differ and the map is not to be resized (bilinear, as Pillow does it).
+        If one cannot be read, if the truth has no bright value though it is not black, or if sizes differ and the map
+        is not to be resized (bilinear, as Pillow does it).
     """
-    saliency, truth = _read_grey(pair.saliency), _read_grey(pair.truth)
+    saliency, truth = read_mask(pair.saliency), read_mask(pair.truth)
+    if problem := mask_problem(truth):
+        raise PhotoError(f"the truth {pair.truth} {problem}")
     if saliency.shape == truth.shape:
         return saliency, truth
     height, width = truth.shape
@@ -76,10 +80,6 @@ def _pictures_by_name(root: Path) -> dict[Path, Path]:
     if not root.is_dir():
         raise UsageError(f"no folder at {root}")
     return {group.folder / path.stem: path for group in find_groups([root]) for path in group.photos}
-
-
-def _read_grey(path: Path) -> Grey:
-    return np.asarray(Image.fromarray(read_photo(path)).convert("L"))
 
 
 def _listing(items: Sequence[str], separator: str = ", ") -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
+import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -33,6 +34,7 @@ from gconet.train.pairs import Example, beside
 
 FOLDERS = ("images", "gts", "others")  # photos, masks of the shared object, masks of the other one
 SUFFIXES = (".jpg", ".png", ".png")
+MIN_SIDE = 16
 
 
 def mixed_examples(
@@ -60,9 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         "--groups", nargs="+", metavar="GROUP", help="two or more, each mixed with the next (default: all)"
     )
     parser.add_argument("--photos", type=positive, default=6, help="of each group, at most (default: %(default)s)")
-    parser.add_argument(
-        "--size", type=positive, default=320, help="side of the pictures in pixels (default: %(default)s)"
-    )
+    parser.add_argument("--size", type=_side, default=320, help="side of the pictures in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=0, help="of what is mixed where (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="new folder for images/, gts/ and others/")
     options = parser.parse_args(arguments)
@@ -75,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
             groups = [chosen[name] for name in options.groups]
     except DataError as error:
         raise UsageError(str(error)) from error
+    if len({group.name for group in groups}) < len(groups):
+        raise UsageError("a group is named twice in --groups: it cannot be mixed with itself, name each once")
     if len(groups) < 2:
         raise UsageError(f"{len(groups)} group cannot be mixed with another: give at least two --groups")
     rng = np.random.default_rng(options.seed)
@@ -93,6 +95,14 @@ def main(arguments: Sequence[str]) -> int:
         staging.rename(options.out)
     print(f"{len(groups)} mixed groups in {options.out}")
     return EXIT_DONE
+
+
+def _side(text: str) -> int:
+    """Argument type: enough pixels for a part of a jigsaw to have some."""
+    side = positive(text)
+    if side < MIN_SIDE:
+        raise argparse.ArgumentTypeError(f"{text} is less than {MIN_SIDE} pixels")
+    return side
 
 
 if __name__ == "__main__":

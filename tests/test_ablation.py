@@ -11,7 +11,7 @@ from shapes import make_data
 from gconet.bench import ablation
 from gconet.bench.ablation import ROWS, ablation_table
 from gconet.runtime.command_line import run
-from gconet.train.checkpoint import read_checkpoint
+from gconet.train.checkpoint import random_checkpoint, read_checkpoint, save_checkpoint
 
 
 def test_rows_are_trained_with_their_switches_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,6 +38,23 @@ def test_rows_are_trained_with_their_switches_and_scored(tmp_path: Path, capsys:
     (data / "images/toys/square/0.jpg").write_text("not a photo")
     assert run(ablation.main, arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_rows_that_go_on_with_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(random_checkpoint(), start)
+    data, out = str(make_data(tmp_path / "data")), str(tmp_path / "runs")
+    arguments = ["--data", data, "--out", out, "--hold-out", "toys/disc",
+                 "--steps", "1", "--group-size", "2", "--sizes", "32", "--workers", "0", "--start-from", str(start),
+                 "--seeds", "1", "1", "--rows", "+GAM"]  # fmt: skip
+    assert run(ablation.main, [*arguments, "baseline"]) == 2  # before +GAM is trained
+    assert "has a GAM, which baseline lack" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert run(ablation.main, arguments) == 0
+    document = json.loads((tmp_path / "runs" / "ablation.json").read_text())
+    assert document["settings"]["start_from"] == "start.safetensors"
+    assert document["seeds"] == [1]  # named twice, it is still one run
+    assert len(document["rows"]["+GAM"]) == 1
 
 
 def test_all_six_rows_of_the_papers_table_are_there() -> None:

@@ -143,6 +143,25 @@ def test_a_map_of_another_size_is_resized_or_refused(evaluate: Evaluate, folders
     assert f"{path} has 60×48 pixels, its truth 30×24" in err
 
 
+def test_a_truth_of_zeros_and_ones_is_named_not_scored(evaluate: Evaluate, folders: tuple[Path, Path]) -> None:
+    path = sorted(folders[1].rglob("*.png"))[0]
+    with Image.open(path) as truth:
+        truth.point(lambda grey: grey // 128).save(path)
+    code, out, err = evaluate()
+    assert code == 2
+    assert f"{path} has no grey value above 1: 255 is the shared object" in err
+    assert not out
+    Image.new("L", truth.size).save(path)  # nothing shared in view: that can be
+    assert evaluate()[0] == 0
+
+
+def test_a_report_that_cannot_be_written_is_told_before_maps_are_read(evaluate: Evaluate, tmp_path: Path) -> None:
+    code, out, err = evaluate("--json", str(tmp_path))
+    assert code == 2
+    assert "it is a folder" in err
+    assert not out
+
+
 def test_maps_may_have_another_format_than_truths(evaluate: Evaluate, folders: tuple[Path, Path]) -> None:
     path = folders[0] / "apple/1.png"
     with Image.open(path) as image:

@@ -188,6 +188,26 @@ def test_convert_makes_small_checkpoints_to_pass_on(tmp_path: Path, tiny_checkpo
     assert torch.equal(small.state_dict()["gam.output.weight"], expected)
 
 
+def test_weights_too_large_for_half_are_not_written(
+    tmp_path: Path, tiny_checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = {**tiny_checkpoint.state, "gam.output.bias": torch.full_like(tiny_checkpoint.state["gam.output.bias"], 1e5)}
+    source, destination = tmp_path / "trained.safetensors", tmp_path / "small.safetensors"
+    save_checkpoint(Checkpoint(large, tiny_checkpoint.info), source)
+    assert run(convert.main, [str(source), str(destination), "--half"]) == 2
+    assert "gam.output.bias reaches 1e+05, more than fp16 can hold: leave --half out" in capsys.readouterr().err
+    assert not destination.exists()
+
+
+def test_weights_that_share_memory_are_converted(
+    tmp_path: Path, authors_state: State, saved: Callable[[object], Path]
+) -> None:
+    query, key = (f"co_x5.all_attention.{name}_transform.weight" for name in ("query", "key"))
+    source, destination = saved(authors_state | {key: authors_state[query]}), tmp_path / "ours.safetensors"
+    assert run(convert.main, [str(source), str(destination)]) == 0
+    assert torch.equal(read_checkpoint(destination).state["gam.key.weight"], authors_state[query])
+
+
 def test_vgg16_weights_initialise_the_encoder(tmp_path: Path, tiny_network: GCoNet) -> None:
     donor = initialise(GCoNet(tiny_network.architecture), seed=8)
     indices = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]

@@ -69,17 +69,21 @@ def test_what_cannot_be_mixed_is_one_line(mixed: Path, tmp_path: Path) -> None:
         (["--data", str(data), "--out", str(mixed)], "exists already"),
         (["--data", str(data), "--groups", "toys/disc", "--out", new], "at least two --groups"),
         (["--data", str(data), "--groups", "toys/disc", "toys/cube", "--out", new], "no group toys/cube"),
+        (["--data", str(data), "--groups", "toys/disc", "toys/square", "toys/disc", "--out", new], "named twice"),
         (["--data", str(tmp_path), "--out", new], "has no folder images/"),
     ):
         with pytest.raises(UsageError, match=reason):
             mixed_groups.main(arguments)
+    with pytest.raises(SystemExit, match="2"):
+        mixed_groups.main(["--data", str(data), "--size", "2", "--out", new])
     assert not Path(new).exists()
 
 
-def test_a_bad_photo_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", ["images/toys/triangle/3.jpg", "gts/toys/triangle/3.png"])
+def test_a_bad_picture_leaves_nothing_behind(bad: str, tmp_path: Path) -> None:
     data = make_data(tmp_path / "data")
-    (data / "images" / "toys" / "triangle" / "3.jpg").write_bytes(b"no photo")
+    (data / bad).write_bytes(b"no photo")
     out = tmp_path / "below" / "mixed"
-    with pytest.raises(PhotoError, match=r"3\.jpg is not a photo"):
+    with pytest.raises(PhotoError, match=f"{bad} is not a photo"):
         mixed_groups.main(["--data", str(data), "--out", str(out)])
     assert list(out.parent.iterdir()) == []

@@ -188,6 +188,36 @@ def test_without_cutouts_every_distractor_is_the_other_groups_object(config: Tra
     assert (batch.crossed_truth.flatten(1).amax(dim=1) > 0.9).float().mean() > 0.7  # some lie outside the photo
 
 
+def test_no_cut_out_distractor_shows_the_object_of_either_group(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a shared object that is marked as none."""
+    config = dataclasses.replace(config, cutouts=None, augmentation=Augmentation(distractor=1.0, instances=0.001))
+    groups = read_groups(config.data)
+    photos = [sample.photo for group in groups for sample in group.samples]
+    drawn: list[str] = []
+    original = Cutouts.read
+
+    def remember(self: Cutouts, index: int) -> Picture:
+        drawn.append(photos[index].parent.name)
+        return original(self, index)
+
+    monkeypatch.setattr(Cutouts, "read", remember)
+    dataset = PairDataset(groups, config, 12)
+    seen = 0
+    for index in range(12):
+        drawn.clear()
+        labels = dataset[index].labels.unique().tolist()
+        assert max(labels) < len(groups)
+        assert not {groups[label].name.split("/")[-1] for label in labels} & set(drawn)
+        seen += len(drawn)
+    assert seen > 10
+    (left, right), _ = groups[:2], drawn.clear()
+    batch = PairDataset([left, right], config, 1)[0]  # of two groups every cut-out shows one's object
+    assert not drawn
+    assert batch.crossed_truth.flatten(1).amax(dim=1).gt(0.9).any()
+
+
 @pytest.mark.parametrize("with_cutouts", [True, False])
 def test_instance_groups_show_one_object_of_one_photo(config: TrainingConfig, with_cutouts: bool) -> None:
     """Of groups that are all disc, square or triangle, each instance group pastes just one of the three."""

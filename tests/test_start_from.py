@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from shapes import make_data
 
 from gconet.runtime.command_line import Parser
 from gconet.runtime.errors import CheckpointError, UsageError
 from gconet.train.arguments import add_run_arguments, add_training_arguments, training_config
-from gconet.train.checkpoint import load_start, random_checkpoint, save_checkpoint
+from gconet.train.checkpoint import load_start, random_checkpoint, read_checkpoint, save_checkpoint
+from gconet.train.config import TrainingConfig
 from gconet.train.model import Architecture, GCoNet, initialise
+from gconet.train.train_command import run_training
 
 SMALL = Architecture(encoder_channels=(8, 12, 16, 24, 32), decoder_channels=12, classes=5)
 
@@ -47,6 +50,28 @@ def test_a_gam_cannot_come_from_a_network_without(start: Path) -> None:
     model = GCoNet(dataclasses.replace(SMALL, gam=False))
     with pytest.raises(CheckpointError, match="trained with a GAM: leave out --no-gam"):
         load_start(model, start)
+
+
+def test_widths_must_be_the_same(start: Path) -> None:
+    """Or all that does not fit would go on as it was drawn, without a word."""
+    wider = dataclasses.replace(SMALL, encoder_channels=(8, 12, 16, 24, 40))
+    with pytest.raises(CheckpointError, match=r"has \(8, 12, 16, 24, 32, 12\) channels, this network"):
+        load_start(GCoNet(wider), start)
+
+
+def test_a_checkpoint_of_another_input_size_keeps_its_consensus(tmp_path: Path) -> None:
+    """Its weights are of 224 pixels; at 48 the GAM's output projection makes up for having fewer pixels to average."""
+    begun = random_checkpoint(seed=1, architecture=dataclasses.replace(SMALL, classes=3))
+    save_checkpoint(begun, tmp_path / "start.safetensors")
+    config = TrainingConfig(
+        make_data(tmp_path / "data"), tmp_path / "run", architecture=SMALL, start_from=tmp_path / "start.safetensors",
+        group_size=2, steps=1, sizes=(48,), workers=0, learning_rate=1e-9,
+    )  # fmt: skip
+    assert run_training(config) == 0
+    trained = read_checkpoint(config.out / "last.safetensors")
+    assert trained.info.preprocessing.size == 48
+    expected = begun.state["gam.output.weight"] * (48 / 224) ** 2
+    torch.testing.assert_close(trained.state["gam.output.weight"], expected)
 
 
 @pytest.mark.parametrize("other", [["--vgg", "vgg.pth"], ["--informed-start"]], ids=["vgg", "informed"])

@@ -43,7 +43,19 @@ def _break_photo(root: Path) -> str:
 
 def _break_mask(root: Path) -> str:
     (root / "gts/toys/disc/1.png").write_text("not a mask")
-    return "1.png cannot be read"
+    return "the mask " + str(root / "gts/toys/disc/1.png") + " is not a photo"
+
+
+def _huge_mask(root: Path) -> str:
+    Image.new("1", (20000, 20000)).save(root / "gts/toys/disc/1.png")
+    return "1.png has too many pixels"
+
+
+def _mask_of_ones(root: Path) -> str:
+    path = root / "gts/toys/disc/1.png"
+    with Image.open(path) as mask:
+        mask.point(lambda grey: grey // 255).save(path)
+    return "1.png has no grey value above 1: 255 is the shared object"
 
 
 def _empty_group(root: Path) -> str:
@@ -61,6 +73,11 @@ def _break_cutout(root: Path) -> str:
     return "disc.png cannot be read"
 
 
+def _huge_cutout(root: Path) -> str:
+    Image.new("1", (20000, 20000)).save(make_cutouts(root / "cutouts") / "disc.PNG")
+    return "disc.PNG cannot be read"
+
+
 def _single_cutout(root: Path) -> str:
     (make_cutouts(root / "cutouts") / "disc.png").unlink()
     return "1 cut-outs"
@@ -74,8 +91,8 @@ def _no_masks_at_all(root: Path) -> str:
 @pytest.mark.parametrize(
     "spoil",
     [
-        _remove_mask, _shrink_mask, _break_photo, _break_mask, _empty_group, _small_group, _no_masks_at_all,
-        _break_cutout, _single_cutout,
+        _remove_mask, _shrink_mask, _break_photo, _break_mask, _huge_mask, _mask_of_ones, _empty_group, _small_group,
+        _no_masks_at_all, _break_cutout, _huge_cutout, _single_cutout,
     ],
 )  # fmt: skip
 def test_bad_data_is_named_before_training_starts(
@@ -139,8 +156,9 @@ def test_held_out_groups_may_be_small_but_not_damaged(tmp_path: Path, capsys: py
     ["--sizes 100", "--sizes 32 16", "--seed -1", "--seed 18446744073709551616", "--scale 1.2 0.8", "--scale 0 1",
      "--scale nan 1", "--learning-rate 0", "--learning-rate inf", "--encoder-rate -1", "--encoder-rate nan",
      "--workers -1", "--synthetic 1.5", "--distractor -0.1", "--rotation 181", "--rotation nan", "--colour 1",
-     "--instances 1 --synthetic 0.3 --cutouts .", "--device cuda:99", "--device meta", "--device tpu",
-     "--small-groups drop"],
+     "--instances 1 --synthetic 0.3 --cutouts .", "--trainable-encoder conv5_3",
+     "--steps 1 --sizes 32 48", "--fp16 --bf16", "--sizes big",
+     "--device cuda:99", "--device meta", "--device tpu", "--small-groups drop"],
 )  # fmt: skip
 def test_arguments_that_make_no_sense_are_one_line(
     argument: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from gconet.runtime.errors import UsageError
 from gconet.runtime.preprocess import check_size
 from gconet.train.config import Augmentation, SmallGroups, TrainingConfig
 from gconet.train.losses import LossWeights
-from gconet.train.model import Architecture
+from gconet.train.model import Architecture, Encoder
 
 MAX_SEED = 2**63 - 1
 SWITCHES = {"gam": "plain average pooling", "gcm": "no crossed pairs", "acm": "no group labels"}
@@ -125,10 +125,11 @@ def add_training_arguments(parser: Parser) -> None:
                               f"(default: {_spaced(default.augmentation.scale)})")  # fmt: skip
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    machine.add_argument("--bf16", dest="arithmetic", action="store_const", const="bf16", default="fp32",
-                         help="compute the forward pass in bf16 (default: in fp32)")  # fmt: skip
-    machine.add_argument("--fp16", dest="arithmetic", action="store_const", const="fp16",
-                         help="compute the forward pass in fp16 (default: in fp32)")  # fmt: skip
+    half = machine.add_mutually_exclusive_group()
+    half.add_argument("--bf16", dest="arithmetic", action="store_const", const="bf16", default="fp32",
+                      help="compute the forward pass in bfloat16 (default: in float32)")  # fmt: skip
+    half.add_argument("--fp16", dest="arithmetic", action="store_const", const="fp16",
+                      help="the same in float16, with scaled losses")  # fmt: skip
     machine.add_argument("--channels-last", action="store_true", help="faster on most machines")
     machine.add_argument("--workers", type=_whole, default=default.workers,
                          help="processes that prepare photos (default: %(default)s)")  # fmt: skip
@@ -152,6 +153,13 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
         raise UsageError(f"--scale {o.scale[0]} {o.scale[1]}: the smallest zoom comes first")
     if o.start_from and (o.vgg or o.informed_start):
         raise UsageError("--start-from brings all weights: leave --vgg and --informed-start out")
+    layers = [name for name, _ in Encoder((1,) * 5).named_parameters()]
+    for prefix in o.trainable_encoder:
+        if not any(layer.startswith(prefix) for layer in layers):
+            raise UsageError(f"--trainable-encoder {prefix} is the start of no encoder layer: they are named "
+                             "conv1.conv1_1 to conv5.conv5_3")  # fmt: skip
+    if 0 < o.steps < (parts := max(len(o.sizes), len(o.levels))):
+        raise UsageError(f"--steps {o.steps} are fewer than the {parts} parts of the run by --sizes or --levels")
     if o.levels[-1] != 1:
         raise UsageError(f"--levels {' '.join(map(str, o.levels))}: the last part trains level 1, which is the answer")
     return TrainingConfig(
@@ -196,8 +204,9 @@ def _weight(text: str) -> float:
 
 
 def _size(text: str) -> int:
+    size = _whole(text)
     try:
-        return check_size(int(text))
+        return check_size(size)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

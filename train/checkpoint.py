@@ -126,10 +126,17 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], dtype:
 
     Raises
     ------
+    CheckpointError
+        If a weight is too large for `dtype`.
     UsageError
         If the file cannot be written.
     """
-    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in checkpoint.state.items()}
+    # Copied: safetensors refuses tensors that share memory, as those of a `.pth` may.
+    tensors = {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in checkpoint.state.items()}
+    for name, tensor in tensors.items():
+        if dtype != torch.float32 and tensor.isinf().any():
+            size = float(checkpoint.state[name].abs().max())
+            raise CheckpointError(f"{name} reaches {size:.3g}, more than fp16 can hold: leave --half out")
     content = save(tensors, metadata={"gconet": checkpoint.info.to_json()})
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(content)  # save_file() hides the system's errors, and leaves files if it is killed
@@ -161,24 +168,29 @@ def load_vgg16(model: GCoNet, path: str | os.PathLike[str]) -> None:
     model.encoder.load_state_dict({ours: source[name].float() for name, ours in names.items()})
 
 
-def load_start(model: GCoNet, path: str | os.PathLike[str]) -> None:
-    """Set the weights of a network that is to be trained further, in place.
+def load_start(model: GCoNet, path: str | os.PathLike[str]) -> CheckpointInfo:
+    """Set the weights of a network that is to be trained further, in place; what the checkpoint says of itself.
 
     The GCM and ACM heads keep their values where the checkpoint has none, or has an ACM for other classes.
 
     Raises
     ------
     CheckpointError
-        As for `load_checkpoint`; and if one of the two has a GAM and the other has not.
+        As for `load_checkpoint`; and if one of the two has a GAM and the other has not, or other widths.
     """
     checkpoint = read_checkpoint(path)
     own = model.state_dict()
-    if checkpoint.info.architecture.gam != model.architecture.gam:
-        raise CheckpointError(f"{path} was trained {'with' if checkpoint.info.architecture.gam else 'without'} a GAM: "
-                              f"{'leave out' if checkpoint.info.architecture.gam else 'add'} --no-gam")  # fmt: skip
+    there, here = checkpoint.info.architecture, model.architecture
+    if there.gam != here.gam:
+        raise CheckpointError(f"{path} was trained {'with' if there.gam else 'without'} a GAM: "
+                              f"{'leave out' if there.gam else 'add'} --no-gam")  # fmt: skip
+    widths = [(*a.encoder_channels, a.decoder_channels) for a in (there, here)]
+    if widths[0] != widths[1]:
+        raise CheckpointError(f"{path} has {widths[0]} channels, this network {widths[1]}: choose another checkpoint")
     fitting = {name: weight for name, weight in checkpoint.state.items()
                if name in own and own[name].shape == weight.shape}  # fmt: skip
     model.load_state_dict(own | fitting)
+    return checkpoint.info
 
 
 def _read_safetensors(path: Path) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from PIL import Image
 from gconet.train.augment import Picture
 from gconet.train.groups import DataError, Sample, read_pictures
 
-CUTOUT_SUFFIXES = {".png", ".webp"}
+CUTOUT_SUFFIXES = frozenset({".png", ".webp"})
+FORMATS = ("PNG", "WEBP")  # whatever the suffix, as for photos
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Cutouts:
         """All RGBA pictures of a folder, none for None; raises DataError if the folder holds fewer than two."""
         paths: tuple[Path, ...] = ()
         if folder is not None:
-            paths = tuple(sorted(path for path in folder.glob("*") if path.suffix in CUTOUT_SUFFIXES))
+            paths = tuple(sorted(path for path in folder.glob("*") if path.suffix.lower() in CUTOUT_SUFFIXES))
             if len(paths) < 2:
                 raise DataError([f"{len(paths)} cut-outs (.png, .webp) in {folder}, at least two are needed"])
         return Cutouts(paths, tuple(masked))
@@ -38,15 +39,18 @@ class Cutouts:
     def read(self, index: int) -> Picture:
         """One cut-out as RGBA."""
         if index < len(self.pictures):
-            with Image.open(self.pictures[index]) as image:
+            with Image.open(self.pictures[index], formats=FORMATS) as image:
                 return image.convert("RGBA")
         photo, mask = read_pictures(self.masked[index - len(self.pictures)])
         photo.putalpha(mask)
         return photo
 
-    def draw(self, rng: np.random.Generator) -> Picture:
-        """Any cut-out."""
-        return self.read(int(rng.integers(len(self))))
+    def draw(self, rng: np.random.Generator, but: Collection[int] = ()) -> Picture:
+        """Any cut-out but some, which must not be all."""
+        index = int(rng.integers(len(self)))
+        while index in but:
+            index = int(rng.integers(len(self)))
+        return self.read(index)
 
     def draw_other(self, index: int, rng: np.random.Generator) -> Picture:
         """Any cut-out but one."""

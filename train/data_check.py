@@ -10,10 +10,17 @@ from gconet.runtime.errors import GconetError, one_line
 from gconet.runtime.photos import read_photo
 from gconet.train.config import TrainingConfig
 from gconet.train.cutouts import Cutouts
-from gconet.train.groups import DataError, LabelledGroup, Sample, hold_out, leave_out_copies, read_groups, read_mask
+from gconet.train.groups import (
+    DataError,
+    LabelledGroup,
+    Sample,
+    hold_out,
+    leave_out_copies,
+    mask_problem,
+    read_groups,
+    read_mask,
+)
 from gconet.train.processes import Processes
-
-UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises
 
 
 def checked_groups(config: TrainingConfig) -> tuple[list[LabelledGroup], list[LabelledGroup]]:
@@ -22,8 +29,8 @@ def checked_groups(config: TrainingConfig) -> tuple[list[LabelledGroup], list[La
     Raises
     ------
     DataError
-        Naming every unreadable photo, mask or cut-out, every mask of another size than its photo, every group with too
-        few photos, fewer than two groups, and names of held-out groups that do not exist.
+        Naming every unreadable photo, mask or cut-out, every mask of another size than its photo or without a bright
+        value, every group with too few photos, fewer than two groups, and names of held-out groups that do not exist.
     """
     training, held_out = hold_out(read_groups(config.data), config.hold_out)
     cutouts = Cutouts.below(config.cutouts)
@@ -65,17 +72,17 @@ def _sample_problems(sample: Sample) -> list[str]:
         return [str(error)]
     try:
         mask = read_mask(sample.mask)
-    except UNREADABLE as error:
-        return [f"the mask {sample.mask} cannot be read ({one_line(error)})"]
+    except GconetError as error:
+        return [f"the mask {error}"]
     if mask.shape != photo.shape[:2]:
         sizes = f"{mask.shape[1]}×{mask.shape[0]}, its photo {photo.shape[1]}×{photo.shape[0]}"
         return [f"the mask {sample.mask} is {sizes}"]
-    return []
+    return [f"the mask {sample.mask} {problem}"] if (problem := mask_problem(mask)) else []
 
 
 def _cutout_problems(cutouts: Cutouts, index: int) -> list[str]:
     try:
         cutouts.read(index)
-    except UNREADABLE as error:
-        return [f"the cut-out {cutouts.pictures[index]} cannot be read ({one_line(error)})"]
+    except Exception as error:  # Pillow's decoders raise almost anything
+        return [f"the cut-out {cutouts.pictures[index]} cannot be read ({one_line(error)}): replace it or leave it out"]
     return []

@@ -45,9 +45,16 @@ class LabelledGroup:
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """A mask as (H, W) uint8, 0 to 255; 255 is the shared object."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
+    """A mask or a map as (H, W) uint8, 0 to 255; 255 is the shared object. Errors as raised by `read_photo`."""
+    return np.asarray(Image.fromarray(read_photo(path)).convert("L"))
+
+
+def mask_problem(mask: NDArray[np.uint8]) -> str | None:
+    """What is wrong with the values of a mask: those of 0 and 1 look like one, and mark next to nothing."""
+    brightest = int(mask.max())
+    if not 0 < brightest < 128:
+        return None
+    return f"has no grey value above {brightest}: 255 is the shared object, so scale its values up"
 
 
 def read_groups(root: Path) -> list[LabelledGroup]:

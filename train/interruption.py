@@ -22,6 +22,12 @@ class Interruption:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
+    @staticmethod
+    def leave_to_the_parent(worker: int) -> None:  # noqa: ARG004 (what DataLoader passes)
+        """Ignore both in a worker: Ctrl-C and job schedulers signal all, and the run still wants its next step."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (signal's signature)
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
 from gconet.train.config import TrainingConfig
+from gconet.train.failures import check_losses
 from gconet.train.groups import LabelledGroup
 from gconet.train.interruption import Interruption
 from gconet.train.losses import Losses, LossWeights, gconet_losses
@@ -80,7 +81,8 @@ def train(
 ) -> None:
     """Train `model` in place from `state.step` to `steps`, or until `stop` is requested anywhere; the state is saved.
 
-    The process with an observer, one of all, also validates and saves.
+    The process with an observer, one of all, also validates and saves. Raises TrainingError when the losses are no
+    longer finite; what was saved before stays.
     """
     processes, device = Processes.current(), torch.device(config.device)
     dataset = PairDataset(groups, config, steps)
@@ -121,8 +123,10 @@ def train(
         if processes.count > 1:
             dist.all_reduce(total)
             total /= processes.count
+        losses_now = total.tolist()
+        check_losses(losses_now, state.step, state.scaler)
         if observer:
-            observer.step(state.step, total.tolist(), rate)
+            observer.step(state.step, losses_now, rate)
             if state.step % config.validate_every == 0 or state.step == steps:
                 scores = validate(state.scored, held_out, size, config, finest)
                 state.note_validation(scores, final=size == config.sizes[-1] and finest == 1)
@@ -150,8 +154,9 @@ def _batches(dataset: PairDataset, step: int, processes: Processes, config: Trai
     first = step * config.pairs_per_step
     mine = range(first + processes.rank, len(dataset), processes.count)
     loader = DataLoader(
-        Subset(dataset, mine), batch_size=None, num_workers=config.workers, pin_memory=config.device != "cpu"
-    )
+        Subset(dataset, mine), batch_size=None, num_workers=config.workers, pin_memory=config.device != "cpu",
+        worker_init_fn=Interruption.leave_to_the_parent,
+    )  # fmt: skip
     return iter(loader)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from gconet.runtime.atomic import replacing
 from gconet.runtime.errors import UsageError
 from gconet.runtime.preprocess import FloatArray, Photo, to_bytes
 from gconet.train.config import TrainingConfig
@@ -24,12 +26,16 @@ PICTURE_GROUPS, PICTURE_PHOTOS = 3, 5
 
 
 class Observer:
-    """Writes into `out`; close it, or use it in a `with` block. Raises UsageError if `out` cannot be written."""
+    """Writes into `out`; close it, or use it in a `with` block. Raises UsageError if `out` cannot be written.
+
+    What earlier parts of the run wrote of steps after `step` is dropped: those steps come again.
+    """
 
     def __init__(self, out: Path, step: int, steps: int) -> None:
         self._out = out
         try:
             out.mkdir(parents=True, exist_ok=True)
+            _drop_records(out / LOG_NAME, step)
             self._log = (out / LOG_NAME).open("a", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from error
@@ -76,12 +82,14 @@ class Observer:
             rows.append(_sheet_rows(few, maps, masks))
         width = max(row.shape[1] for row in rows)
         sheet = np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
-        Image.fromarray(sheet).save(self._out / f"maps-{step:06d}.png")
+        with replacing(self._out / f"maps-{step:06d}.png") as temporary:
+            Image.fromarray(sheet).save(temporary, format="PNG")
         if self._board:
             self._board.add_image("maps", sheet, step, dataformats="HWC")
 
     def _record(self, step: int, values: dict[str, float]) -> None:
-        self._log.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
+        rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
+        self._log.write(json.dumps({"step": step, **rounded}) + "\n")
         self._log.flush()
         if self._board:
             for name, value in values.items():
@@ -95,10 +103,28 @@ def _sheet_rows(group: LabelledGroup, maps: FloatArray, masks: FloatArray) -> Ph
     return np.concatenate([np.concatenate(photos, axis=1), *grey])
 
 
+def _drop_records(log: Path, step: int) -> None:
+    """Leave out the records of later steps, and a line that was cut off: a run that was killed had not saved them."""
+    if not log.exists():
+        return
+    lines = log.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _step_of(line) <= step]
+    if kept != lines:
+        with replacing(log) as temporary:
+            temporary.write_text("".join(kept), "utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
 def _summary_writer(out: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         tqdm.write("no TensorBoard log: pip install 'gconet-deploy[train]' for one")
         return None
-    return SummaryWriter(str(out / "tensorboard"), purge_step=step)
+    return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)  # the first that comes again

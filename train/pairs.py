@@ -123,7 +123,7 @@ class PairDataset(Dataset[PairBatch]):
             example = Example(photo, own, Image.new("L", own.size))
             # A synthetic example has its distractors already.
             if label < len(self.groups) and rng.random() < self.config.augmentation.distractor:
-                example = self._with_distractor(example, other, size, rng)
+                example = self._with_distractor(example, label, other, size, rng)
             if rng.random() < self.config.augmentation.jigsaw:
                 example = beside(example, *self._any_picture(other, size, rng), rng)
             yield example
@@ -139,17 +139,29 @@ class PairDataset(Dataset[PairBatch]):
         number = int(rng.integers(len(self.groups[label].samples))) if label < len(self.groups) else 0
         return self._picture(label, number, size, rng)
 
-    def _with_distractor(self, example: Example, other: int, size: int, rng: np.random.Generator) -> Example:
-        """Paste in the object of the other group, cut out by its mask, or any cut-out."""
-        shows_other = not len(self.cutouts) or rng.random() < 0.5
+    def _with_distractor(
+        self, example: Example, label: int, other: int, size: int, rng: np.random.Generator
+    ) -> Example:
+        """Paste in the object of the other group, cut out by its mask, or any cut-out that shows neither's."""
+        known = {*self._cutouts_of(label), *self._cutouts_of(other)}
+        shows_other = len(known) == len(self.cutouts) or rng.random() < 0.5
         if shows_other:
             piece, alpha = self._any_picture(other, size, rng)
             piece.putalpha(alpha)
         else:
-            piece = self.cutouts.draw(rng)
+            piece = self.cutouts.draw(rng, known)
         photo, opacity = paste(example.photo, piece, DISTRACTOR_SHARE, rng)
         added = Image.fromarray(np.rint(opacity * 255).astype(np.uint8)) if shows_other else example.other
         return Example(photo, _covered(example.own, opacity), added)
+
+    def _cutouts_of(self, label: int) -> range:
+        """The cut-outs, by number, that show the object of a group."""
+        if label >= len(self.groups):
+            return range(label - len(self.groups), label - len(self.groups) + 1)
+        if not self.cutouts.masked:
+            return range(0)
+        first = len(self.cutouts.pictures) + sum(len(group.samples) for group in self.groups[:label])
+        return range(first, first + len(self.groups[label].samples))
 
     def _synthetic_picture(self, cutout: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
         """A cut-out over a photo of any group, one or two other cut-outs beside or upon it."""

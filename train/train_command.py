@@ -20,6 +20,7 @@ from gconet.train.arguments import add_run_arguments, add_training_arguments, tr
 from gconet.train.checkpoint import CheckpointInfo, load_start, load_vgg16
 from gconet.train.config import TrainingConfig
 from gconet.train.data_check import checked_groups
+from gconet.train.failures import explained
 from gconet.train.groups import DataError, LabelledGroup
 from gconet.train.informed_start import start_informed
 from gconet.train.interruption import Interruption
@@ -30,6 +31,7 @@ from gconet.train.pairs import PairDataset
 from gconet.train.processes import Processes
 from gconet.train.training_state import STATE_NAME, TrainingState
 
+JOINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 MAY_CHANGE = ("out", "device", "workers", "validate_every", "picture_every", "save_every")  # when a run goes on
 
 EPILOG = """\
@@ -50,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     add_training_arguments(parser)
     config = training_config(parser.parse_args(arguments))
     if "RANK" in os.environ and not dist.is_initialized():
+        if missing := [name for name in JOINING if name not in os.environ]:
+            raise UsageError(
+                f"RANK is set, {', '.join(missing)} not: start with torchrun, or unset RANK to train alone"
+            )
         if config.device == "cuda":
             config = dataclasses.replace(config, device=f"cuda:{os.environ['LOCAL_RANK']}")
         check_device(config.device)
@@ -92,6 +98,8 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     ------
     CheckpointError, UsageError
         For what cannot be used; before training starts.
+    TrainingError, PhotoError
+        As for `train` and `explained`; while it goes on.
     """
     processes = Processes.current()
     steps = config.steps_over(len(groups))
@@ -102,8 +110,9 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     model = initialise(GCoNet(config.architecture), config.seed)
     if config.vgg:
         load_vgg16(model, config.vgg)
+    size = config.sizes[-1]  # of the photos that the weights are for
     if config.start_from:
-        load_start(model, config.start_from)
+        size = load_start(model, config.start_from).preprocessing.size
     if config.informed_start and not (config.out / STATE_NAME).is_file():
         processes.say("taking statistics of training photos")
         start_informed(model, groups, config, steps)
@@ -114,12 +123,12 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     info = CheckpointInfo(config.architecture, Preprocessing(config.sizes[-1]), _provenance(config, steps))
     scaler = torch.amp.GradScaler(torch.device(config.device).type, enabled=config.arithmetic == "fp16")
     settings = _settings(config, steps, groups, held_out)
-    state = TrainingState(config.out, model, make_optimizer(model, config), scaler, info, settings, config.sizes[-1])
+    state = TrainingState(config.out, model, make_optimizer(model, config), scaler, info, settings, size)
     if state.resume() and state.step >= steps:
         processes.say(f"{config.out} is complete: {steps} steps")
         return EXIT_DONE
     watching = Observer(config.out, state.step, steps) if processes.rank == 0 else contextlib.nullcontext()
-    with watching as observer, Interruption() as stop:
+    with explained(config.out, config.device), watching as observer, Interruption() as stop:
         train(model, groups, held_out, steps, state, observer, config, stop)
     if state.step < steps:
         processes.say(f"stopped and saved at step {state.step}: the same command goes on from there", file=sys.stderr)
@@ -151,7 +160,7 @@ def _check_out(out: Path) -> None:
 
 def _provenance(config: TrainingConfig, steps: int) -> str:
     start = f", from {config.start_from.name}" if config.start_from else ""
-    return f"trained by gconet train: {steps} steps on {config.data.name}, seed {config.seed}{start}"
+    return f"trained by gconet train: {steps} steps on {config.data.resolve().name}, seed {config.seed}{start}"
 
 
 def _settings(
