@@ -7,13 +7,22 @@ nothing that was compared before is again.
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gconet.runtime.encoded_group import EncodedGroup, blocks, run_padded
 from gconet.runtime.preprocess import FloatArray
+
+
+class _Block(NamedTuple):
+    """What photos are compared by: both (n, C, h, w)."""
+
+    photos: slice
+    query: NDArray[Any]
+    features: NDArray[Any]
 
 
 class Agreement:
@@ -27,16 +36,24 @@ class Agreement:
         self._sums: NDArray[np.float64] = np.zeros((0, 0))  # N, h·w: best matches, summed over the photos compared with
 
     def compare_new(self) -> None:
-        """Compare the photos that were added since the last time, at most a block, with all and all with them."""
+        """Compare the photos that were added since the last time with all, and all with them.
+
+        What was added stays in memory meanwhile, and what was there before is read once: many at a time are faster.
+        """
         group, start, stop = self._group, len(self._sums), len(self._group)
+        if start == stop:
+            return
         sums = np.zeros((stop, group.pixel_bias[0].size))
         sums[:start] = self._sums if start else 0
         if group.affine:
-            query, features = (group.read(name, start, stop) for name in ("query", "features"))
+            new = [self._read(start + first, start + last) for first, last in blocks(stop - start, group.block)]
             for first, last in blocks(start, group.block):
-                sums[first:last] += self._best(group.read("query", first, last), features)
-                sums[start:] += self._best(query, group.read("features", first, last))
-            sums[start:] += self._best(query, features)
+                old = self._read(first, last)
+                for other in new:
+                    self._compare(old, other, sums)
+                    self._compare(other, old, sums)
+            for one, other in itertools.product(new, repeat=2):
+                self._compare(one, other, sums)
         self._sums = sums
 
     def attention(self) -> FloatArray:
@@ -58,6 +75,14 @@ class Agreement:
             pooled = group.session.run("pool", inputs)["consensus"].reshape(-1)
             total = total + pooled.astype(np.float64) * (len(features) / len(group))
         return np.asarray(total, np.float32)
+
+    def _read(self, start: int, stop: int) -> _Block:
+        query, features = (self._group.read(name, start, stop) for name in ("query", "features"))
+        return _Block(slice(start, stop), query, features)
+
+    def _compare(self, these: _Block, others: _Block, sums: NDArray[np.float64]) -> None:
+        """Add the best match of each pixel of these photos in each of the others to `sums`, in place."""
+        sums[these.photos] += self._best(these.query, others.features)
 
     def _best(self, query: NDArray[Any], features: NDArray[Any]) -> NDArray[np.float64]:
         """(q, h·w): best match of each pixel of q photos in each of n photos, summed over those."""
