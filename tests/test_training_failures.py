@@ -107,14 +107,19 @@ def test_what_the_machine_lacks_is_told(error: Exception, line: str, tmp_path: P
         raise RuntimeError("ours")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_photo_that_vanished_is_named_without_a_traceback(config: TrainingConfig, workers: int) -> None:
+def test_a_photo_that_vanished_is_named(config: TrainingConfig) -> None:
     groups, held_out = train_command.checked_groups(config)
     for group in groups:
         for sample in group.samples:
             sample.photo.unlink()
     with pytest.raises(PhotoError, match=r"^no photo at .*\.jpg$"):
-        train_command.train_on(dataclasses.replace(config, workers=workers), groups, held_out)
+        train_command.train_on(config, groups, held_out)
+
+
+def test_a_photo_that_a_worker_missed_is_named_without_its_traceback(tmp_path: Path) -> None:
+    told = "Caught PhotoError in DataLoader worker process 0.\nOriginal Traceback …\nPhotoError: no photo at a.jpg"
+    with pytest.raises(PhotoError, match=r"^no photo at a\.jpg$"), explained(tmp_path, "cpu"):
+        raise PhotoError(told)
 
 
 def test_a_rank_without_a_rendezvous_is_one_line(
