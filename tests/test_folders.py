@@ -75,9 +75,3 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
         target = (ROOT / document).parent / path if path else ROOT / document
         assert target.exists(), f"{document}: {link}"
         assert not heading or heading in headings_of(target), f"{document}: {link}"
-
-
-def test_the_readme_installs_the_pytorch_that_is_pinned() -> None:
-    pinned = re.search(r"^torch==\S+", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
-    assert pinned
-    assert f"pip install {pinned[0]} --index-url" in (ROOT / "README.md").read_text("utf-8")

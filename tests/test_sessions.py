@@ -1,4 +1,4 @@
-"""Sessions: devices and providers, binding of input and output, and one session used from eight threads."""
+"""Sessions: devices, binding of input and output, and one session used from eight threads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import TINY_MAX_GROUP, TINY_SIZE
-from fake_cuda import FakeArray, FakeDriver
-from fake_tensorrt import fake_network
+from conftest import TINY_SIZE
 
 import gconet.runtime as gr
-from gconet.runtime import cuda
-from gconet.runtime.onnxruntime_providers import create_session
 from gconet.runtime.onnxruntime_session import OnnxRuntimeSession
 from gconet.runtime.preprocess import FloatArray
 from gconet.runtime.session import DEVICES, SESSIONS, SessionOptions, open_session, why_not_runnable
@@ -210,143 +206,3 @@ def test_loading_a_session_imports_no_framework() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     heavy = {"torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda"}
     assert not heavy & loaded
-
-
-# ONNX Runtime's providers
-
-
-class ImaginarySettings(SimpleNamespace):
-    """Settings of a session."""
-
-    def add_session_config_entry(self, name: str, value: str) -> None:
-        vars(self)[name] = value
-
-
-class ImaginaryOrt:
-    """ONNX Runtime for GPUs, as far as sessions use it; `started` is what it goes on with, whatever was asked for."""
-
-    __version__ = "1.99.0"
-    SessionOptions = ImaginarySettings
-
-    def __init__(self, driver: FakeDriver | None = None, started: str = "", error: str = "") -> None:
-        self.driver, self.started, self.error = driver, started, error
-        self.asked_for: list[Any] = []
-
-    def get_available_providers(self) -> list[str]:
-        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def preload_dlls(self) -> None:
-        if self.started:
-            print("\nFailed to load libcudnn.so.9: no such file\nPlease follow the instructions")
-
-    def InferenceSession(self, *_: Any, providers: list[Any], enable_fallback: int) -> Any:  # noqa: N802 (its name)
-        assert enable_fallback == 0
-        if self.error:
-            raise RuntimeError(self.error)
-        self.asked_for = providers
-        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
-        names = names[names.index(self.started) :] if self.started else names
-        return SimpleNamespace(
-            get_providers=lambda: names,
-            io_binding=dict,
-            run_with_iobinding=self.run,
-        )
-
-    def run(self, binding: Any) -> None:
-        assert self.driver is not None
-        for stream in self.driver.streams.values():
-            assert not stream.queue  # ONNX Runtime waits for no stream but its own
-        _, device, kind, shape, pointer = binding["images"]
-        maps = binding["maps"]
-        assert (device, kind) == (0, np.float32)
-        self.driver.tensor(maps[-1], maps[-2])[...] = fake_network(self.driver.tensor(pointer, shape))
-
-
-def test_a_gpu_without_its_provider_is_told_with_the_commands_that_mend_it(tiny_bundle: BundleMaker) -> None:
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("onnxruntime-gpu is installed, nothing is missing")
-    for provider in ("cuda", "tensorrt"):
-        with pytest.raises(gr.TargetError, match=r"has no \w+ExecutionProvider: pip uninstall -y onnxruntime .*-gpu"):
-            gr.load(tiny_bundle("onnxruntime", "fp32"), device="cuda", provider=provider)
-    with pytest.raises(gr.UsageError, match="provider is cuda or tensorrt, not 'rocm'"):
-        gr.load(tiny_bundle("onnxruntime", "fp32"), provider="rocm")
-
-
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_falling_back_to_another_provider_is_an_error(
-    provider: Any, tiny_bundle: BundleMaker, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bundle = gr.open_bundle(tiny_bundle("onnxruntime", "fp32"))
-    ort: Any = ImaginaryOrt(started="CPUExecutionProvider")
-    with pytest.raises(gr.TargetError, match=r"on GPU 1: .*did not start \(Failed to load libcudnn.*nvidia-smi") as e:
-        create_session(ort, bundle, SessionOptions("cuda", 1, provider=provider))
-    assert "onnxruntime-gpu[cuda,cudnn]==1.26.*" in str(e.value)
-    assert "\n" not in str(e.value)
-    assert capsys.readouterr().out == ""
-
-
-def test_a_provider_that_fails_and_a_graph_that_does_not_load_are_told_apart(tiny_bundle: BundleMaker) -> None:
-    bundle = gr.open_bundle(tiny_bundle("onnxruntime", "fp32"))
-    for error, kind in [("CUDA failure 100: no device", gr.TargetError), ("Protobuf parsing failed", gr.BundleError)]:
-        with pytest.raises(kind, match=error):
-            create_session(ImaginaryOrt(error=error), bundle, SessionOptions("cuda"))  # type: ignore[arg-type]
-
-
-def test_providers_are_asked_for_by_gpu_and_by_group(tiny_bundle: BundleMaker) -> None:
-    bundle = gr.open_bundle(tiny_bundle("onnxruntime", "fp32"))
-    ort: Any = ImaginaryOrt()
-    cuda_options = ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})
-    create_session(ort, bundle, SessionOptions("cuda", 1))
-    assert ort.asked_for == [cuda_options, "CPUExecutionProvider"]
-    create_session(ort, bundle, SessionOptions("cuda", 1, provider="tensorrt"))
-    (name, options), *others = ort.asked_for
-    assert name == "TensorrtExecutionProvider"
-    assert options == {
-        "device_id": "1",
-        "trt_profile_min_shapes": "images:1x3x64x64",
-        "trt_profile_opt_shapes": f"images:{TINY_MAX_GROUP}x3x64x64",
-        "trt_profile_max_shapes": f"images:{TINY_MAX_GROUP}x3x64x64",
-    }
-    assert others == [cuda_options, "CPUExecutionProvider"]
-    create_session(ort, bundle, SessionOptions("cpu", provider="tensorrt"))
-    assert ort.asked_for == ["CPUExecutionProvider"]
-
-
-class Binding(dict[str, Any]):
-    """What is bound, by name."""
-
-    def bind_input(self, name: str, *facts: Any) -> None:
-        self[name] = facts
-
-    bind_output = bind_input
-
-
-def test_arrays_on_the_gpu_are_bound_where_they_lie(
-    tiny_bundle: BundleMaker, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    driver = FakeDriver()
-    monkeypatch.setattr(cuda, "load_driver", lambda: driver)
-    ort = ImaginaryOrt(driver)
-    monkeypatch.setitem(sys.modules, "onnxruntime", ort)  # type: ignore[arg-type]
-    session: Any = open_session(gr.open_bundle(tiny_bundle("onnxruntime", "fp32")), "cuda", None)
-    assert session.providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
-    session._session.io_binding = Binding
-    producer = cuda.Stream(cuda.Device(0))
-    values = images_of(2, rng)
-    images = FakeArray(driver, np.zeros_like(values), stream=producer.address)
-    driver.streams[producer.address].append(lambda: np.copyto(driver.tensor(images.pointer, values.shape), values))
-    maps = FakeArray(driver, np.zeros((2, 1, TINY_SIZE, TINY_SIZE), np.float32))
-
-    bound = session.infer_device({"images": images}, {"maps": maps})["maps"]
-    assert bound.pointer == maps.pointer
-    np.testing.assert_array_equal(maps.read(), fake_network(values))
-    np.testing.assert_array_equal(session.infer_device({"images": images})["maps"].numpy(), fake_network(values))
-    with pytest.raises(gr.UsageError, match="maps: its shape is"):
-        session.infer_device({"images": images}, {"maps": images})
-    within = FakeArray(driver, np.zeros((2, 1, TINY_SIZE, TINY_SIZE), np.float32), data=(images.pointer, False))
-    with pytest.raises(gr.UsageError, match="maps: it overlaps images in memory"):
-        session.infer_device({"images": images}, {"maps": within})
-    for shape in [(4,), (2, 3), (0, 3, TINY_SIZE, TINY_SIZE), (2, 3, TINY_SIZE, TINY_SIZE // 2)]:
-        wrong = FakeArray(driver, np.zeros((1, 3, TINY_SIZE, TINY_SIZE), np.float32), shape=shape)
-        with pytest.raises(gr.UsageError, match=r"images: its shape is .*, it must be \(N, 3, 64, 64\)"):
-            session.infer_device({"images": wrong})
