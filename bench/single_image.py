@@ -63,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("photos", nargs="+", metavar="PHOTOS", help="photos, or folders of photos")
     parser.add_argument("--model", type=Path, required=True, help="ONNX file of the U²-Net family")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist already")
+    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist already; with "
+                        "--skip-existing only those of groups that are incomplete")  # fmt: skip
     parser.add_argument("--skip-existing", action="store_true", help="leave out groups whose maps all exist already")
     options = parser.parse_args(arguments)
     plan = plan_maps(find_groups(options.photos), options.out, options.overwrite, options.skip_existing)

@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("maps"), help="output folder (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
-    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist already")
+    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist already; with "
+                        "--skip-existing only those of groups that are incomplete")  # fmt: skip
     parser.add_argument("--skip-existing", action="store_true", help="leave out groups whose maps all exist already")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave photos out that cannot be read, and name "
                         "them; else the first one ends the run")  # fmt: skip

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gconet.runtime.atomic import partial_of, replacing, short
 from gconet.runtime.errors import GconetError, UsageError
-from gconet.runtime.paths import kind_of
+from gconet.runtime.paths import folder_problem, kind_of
 from gconet.runtime.photos import Group
 from gconet.runtime.preprocess import FloatArray, to_bytes
 
@@ -55,12 +55,11 @@ def plan_pictures(
     ------
     UsageError
         If a picture would replace a photo, another input or a folder, or a picture that is there and not to be
-        overwritten; if something else is where a tree's folder has to be, before minutes of work.
+        overwritten; if a tree's folder cannot be made or written in, before minutes of work.
     """
     for tree in trees:
-        for folder in (tree.folder, *tree.folder.parents):
-            if kind_of(folder) in ("file", "other"):
-                raise UsageError(f"cannot write {tree.folder}: {folder} is no folder; choose another --out")
+        if problem := folder_problem(tree.folder):
+            raise UsageError(f"cannot write {tree.folder}: {problem}; choose another --out")
     read = _read(groups, inputs)
     plan = []
     for group in groups:

@@ -31,6 +31,17 @@ def kind_of(
     return "folder" if stat.S_ISDIR(mode) else "other"
 
 
+def folder_problem(folder: Path) -> str | None:
+    """Why files cannot be written in a folder, which may have to be made first; None if nothing seems in the way.
+
+    Raises UsageError as for `kind_of`.
+    """
+    place = next(path for path in (folder, *folder.parents) if kind_of(path))
+    if kind_of(place) != "folder":
+        return f"{place} is no folder"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written in"
+
+
 def reason(error: OSError | ValueError) -> str:
     """Why a path cannot be used, without the number and the path that `str(error)` has."""
     return getattr(error, "strerror", None) or one_line(error)

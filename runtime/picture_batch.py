@@ -51,7 +51,8 @@ def add_batch_options(parser: Parser, out: str, noun: str, formats: Sequence[str
     parser.add_argument("--format", choices=formats, default=formats[0], help="of the files (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=_cores(), metavar="N", help="photos worked on at a time "
                         "(default: one for each core)")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help=f"replace {noun}s that exist already")
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {noun}s that exist already; with "
+                        "--skip-existing only those of groups that are incomplete")  # fmt: skip
     parser.add_argument(
         "--skip-existing", action="store_true", help=f"leave out groups whose {noun}s all exist already"
     )

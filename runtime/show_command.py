@@ -101,8 +101,9 @@ def main(arguments: Sequence[str]) -> int:
     spreads = draw_groups(bundles, groups, outputs, Scope(options.columns, options.size, options.subgroup))
     print(spread_table(spreads))
     megabytes = outputs.gallery.stat().st_size / 1e6
-    print(f"{counted(len(groups), 'sheet')}, {outputs.gallery.name} ({megabytes:.1f} MB), "
-          f"{outputs.numbers.name} in {options.out}")  # fmt: skip
+    space = [outputs.space.name] if outputs.space and outputs.space.is_file() else []
+    pages = [f"{outputs.gallery.name} ({megabytes:.1f} MB)", *space, outputs.numbers.name]
+    print(f"{counted(len(groups), 'sheet')}, {', '.join(pages)} in {options.out}")
     if megabytes > LARGE_PAGE_MB:
         warn(f"{outputs.gallery} is large for a browser: fewer --columns or a smaller --size make it lighter")
     return EXIT_DONE
@@ -189,6 +190,7 @@ def _write_space(
     picture = draw_space(panels)
     if picture is None:
         warn(f"no {path.name}: a t-SNE needs at least {LEAST_POINTS} groups and sub-groups whose consensus differs")
+        path.unlink(missing_ok=True)  # one of an earlier run shows other groups
         return
     files.enter_context(replacing(path)).write_bytes(picture)
 

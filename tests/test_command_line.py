@@ -194,6 +194,15 @@ def test_an_out_that_is_a_file_is_one_line(gconet: Gconet, photos: Path) -> None
     assert content(Path()) == {"maps": b"a file"}
 
 
+def test_an_out_that_may_not_be_written_in_is_told_before_any_work(
+    gconet: Gconet, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != Path("mine"))
+    outcome = gconet("detect", photos, "--bundle", "absent", "--out", "mine/maps")
+    assert_one_line_error(outcome, "cannot write mine/maps: mine may not be written in; choose another --out")
+
+
 def test_a_missing_bundle_is_one_line_with_the_command_that_makes_it(gconet: Gconet, photos: Path) -> None:
     assert_one_line_error(gconet("detect", photos), "no bundle at build/gconet.gconet", "gconet build --out")
 

@@ -177,14 +177,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     (tmp_path / "file").write_text("in the way")
     assert _exit_code(["--data", str(data), "--out", str(tmp_path / place), "--group-size", "4"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "file is a file" in line
+    assert "file is no folder; choose another folder" in line
 
 
 def test_a_read_only_folder_is_one_line(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainingConfig(data, tmp_path / "run", group_size=4)
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda *_: False)
-        with pytest.raises(UsageError, match="cannot be written"):
+        with pytest.raises(UsageError, match="may not be written in"):
             run_training(config)
     config.out.write_text("came in between")
     with pytest.raises(UsageError, match="cannot be written"):

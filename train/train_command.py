@@ -8,13 +8,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from gconet.runtime.command_line import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, Parser, run
 from gconet.runtime.errors import UsageError, one_line
+from gconet.runtime.paths import folder_problem
 from gconet.runtime.preprocess import Preprocessing
 from gconet.train.arguments import add_run_arguments, add_training_arguments, training_config
 from gconet.train.checkpoint import CheckpointInfo, load_start, load_vgg16
@@ -85,7 +85,8 @@ def run_training(config: TrainingConfig) -> int:
 def check_machine(config: TrainingConfig) -> None:
     """Raise UsageError if the device is not there, `out` cannot be written, or pairs cannot be shared out."""
     check_device(config.device)
-    _check_out(config.out)
+    if problem := folder_problem(config.out):
+        raise UsageError(f"--out {config.out}: {problem}; choose another folder")
     processes = Processes.current()
     if config.pairs_per_step % processes.count:
         raise UsageError(f"--pairs-per-step {config.pairs_per_step} cannot be shared by {processes.count} processes")
@@ -145,17 +146,6 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name} cannot be used here ({one_line(error)}): try --device cpu") from error
-
-
-def _check_out(out: Path) -> None:
-    try:
-        place = next(path for path in (out, *out.absolute().parents) if path.exists())
-        usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--out {out} cannot be used ({one_line(error)})") from error
-    if not usable:
-        kind = "cannot be written" if place.is_dir() else "is a file"
-        raise UsageError(f"--out {out}: {place} {kind}, choose another folder")
 
 
 def _provenance(config: TrainingConfig, steps: int) -> str:
