@@ -12,7 +12,7 @@ from shapes import make_data
 
 from gconet.train.config import TrainingConfig
 from gconet.train.groups import LabelledGroup, read_groups
-from gconet.train.informed_start import set_up_gam, start_informed
+from gconet.train.informed_start import SHARE, set_up_gam, start_informed
 from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
 from gconet.train.pairs import PairDataset
 
@@ -71,10 +71,21 @@ def test_an_informed_gam_attends_to_what_the_photos_share() -> None:
     assert share(informed) > 2.5 / 25
     assert share(informed) > 1.5 * share(ordinary)
 
-    attention, consensus = informed(groups[-1])
-    attended = (groups[-1] * attention).sum(dim=(2, 3)).mean(dim=0)
-    scale = consensus.flatten()[0] / attended[0]
-    torch.testing.assert_close(consensus.flatten(), attended * scale)  # the mean feature of what was attended to
-    average = torch.stack([g.mean(dim=(0, 2, 3)) for g in groups[:20]]).square().mean()
-    pooled = torch.stack([informed(g).consensus.flatten() for g in groups[:20]]).square().mean()
-    torch.testing.assert_close(pooled, average)
+
+@torch.no_grad()
+def test_an_informed_consensus_is_the_mean_feature_and_a_share_of_what_sets_the_group_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    groups = [torch.randn(4, 32, 5, 5, generator=generator).relu() for _ in range(20)]
+    gam = GroupAffinityModule(32)
+    set_up_gam(gam, groups)
+    averages, attended, consensus = (
+        torch.stack(rows)
+        for rows in zip(*(
+            (g.mean(dim=(0, 2, 3)), (g * gam(g).attention).mean(dim=(0, 2, 3)), gam(g).consensus.flatten())
+            for g in groups
+        ), strict=True)
+    )  # fmt: skip
+    torch.testing.assert_close(consensus.mean(dim=0), averages.mean(dim=0))
+    apart = attended - attended.mean(dim=0)
+    scale = averages.square().mean().sqrt() / attended.square().mean().sqrt()
+    torch.testing.assert_close(consensus - consensus.mean(dim=0), SHARE * scale * apart)
