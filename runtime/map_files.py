@@ -57,9 +57,6 @@ def plan_pictures(
         If a picture would replace a photo, another input or a folder, or a picture that is there and not to be
         overwritten; if a tree's folder cannot be made or written in, before minutes of work.
     """
-    for tree in trees:
-        if problem := folder_problem(tree.folder):
-            raise UsageError(f"cannot write {tree.folder}: {problem}; choose another --out")
     read = _read(groups, inputs)
     plan = []
     for group in groups:
@@ -79,6 +76,9 @@ def plan_pictures(
                 "--skip-existing keeps groups that are complete"
             )
         plan.append((group, paths))
+    for tree in trees if plan else ():  # where all is done, it may be for reading only
+        if problem := folder_problem(tree.folder):
+            raise UsageError(f"cannot write {tree.folder}: {problem}; choose another --out")
     return plan
 
 

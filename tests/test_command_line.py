@@ -203,6 +203,16 @@ def test_an_out_that_may_not_be_written_in_is_told_before_any_work(
     assert_one_line_error(outcome, "cannot write mine/maps: mine may not be written in; choose another --out")
 
 
+def test_complete_maps_may_be_for_reading_only(
+    gconet: Gconet, photos: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gconet("detect", photos, "--bundle", bundle, "--out", "mine")
+    before = content(Path("mine"))
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != Path("mine"))
+    assert gconet("detect", photos, "--bundle", bundle, "--out", "mine", "--skip-existing").code == 0
+    assert content(Path("mine")) == before != {}
+
+
 def test_a_missing_bundle_is_one_line_with_the_command_that_makes_it(gconet: Gconet, photos: Path) -> None:
     assert_one_line_error(gconet("detect", photos), "no bundle at build/gconet.gconet", "gconet build --out")
 
