@@ -22,7 +22,7 @@ from gconet.runtime.gallery import open_gallery
 from gconet.runtime.group_sizes import check_size
 from gconet.runtime.group_vectors import DEFINITION, Spread, format_figure, measure_spread, spread_table
 from gconet.runtime.map_files import counted
-from gconet.runtime.paths import kind_of
+from gconet.runtime.paths import folder_problem, kind_of
 from gconet.runtime.photos import Group, find_groups, readable_groups
 from gconet.runtime.show_group import LOOKS, GroupPoints, Scope, look_at, look_at_points
 
@@ -116,7 +116,7 @@ def plan_outputs(groups: Sequence[Group], out: Path, overwrite: bool) -> Outputs
     ------
     UsageError
         If two groups would share a sheet, a file would replace a photo or a folder, or one that is there and not to be
-        overwritten.
+        overwritten; if the folder cannot be made or written in.
     """
     sheets = tuple(out / group.folder / "sheet.png" for group in groups)
     for first, second in itertools.combinations(range(len(groups)), 2):
@@ -136,6 +136,8 @@ def plan_outputs(groups: Sequence[Group], out: Path, overwrite: bool) -> Outputs
             raise UsageError(f"{path} would replace a photo: choose another --out")
         if kind and not overwrite:
             raise UsageError(f"{path} exists already: choose another --out or pass --overwrite")
+    if problem := folder_problem(out):
+        raise UsageError(f"cannot write {out}: {problem}; choose another --out")
     return outputs
 
 

@@ -121,6 +121,13 @@ def test_a_bundle_is_not_compared_with_itself(show: Show, tree: Path, bundle: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_an_out_that_is_a_file_is_one_line(show: Show, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"a file")
+    code, out, err = show(tree)
+    assert (code, out) == (2, "")
+    assert err == f"gconet: cannot write {tmp_path / 'out'}: {tmp_path / 'out'} is no folder; choose another --out\n"
+
+
 def test_few_points_are_told_in_a_line_and_skipped(show: Show, tree: Path, tmp_path: Path) -> None:
     for name in ("cats/b.png", "cats/<b>&.png", "more/été/b.png", "more/été/c.png"):
         (tree / name).unlink()
