@@ -67,7 +67,7 @@ def test_training_outputs_and_losses(network: GCoNet, figures: Mapping[str, Floa
     assert relative_error(outputs.class_logits, figures["train_cls"]) <= RELATIVE
     assert relative_error(outputs.crossed_logits[:, :, ::4, ::4], figures["train_pred_x5"]) <= RELATIVE
     exact = copy.deepcopy(network).double().training_outputs(network_input(4, 15).double())
-    assert_maps_equal(exact.side_maps[-1][:, :, ::2, ::2], figures["train_last"])
+    assert_maps_equal(exact.sides[-1].maps[:, :, ::2, ::2], figures["train_last"])
 
     truth = (network_input(4, 16)[:, :1] > 0).float()
     losses = gconet_losses(outputs, truth, torch.tensor([7, 7, 30, 30]), LossWeights())

@@ -17,7 +17,7 @@ from gconet.train.losses import (
     pixel_loss,
     soft_iou_loss,
 )
-from gconet.train.model import Architecture, GCoNet, GroupAffinityModule, initialise
+from gconet.train.model import Architecture, EnlargedMaps, GCoNet, GroupAffinityModule, initialise, upsample
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -82,7 +82,7 @@ def test_baseline_pools_by_plain_average(tiny_network: GCoNet) -> None:
 @torch.inference_mode()
 def test_training_outputs_follow_the_switches(tiny_network: GCoNet, gcm: bool, acm: bool) -> None:
     outputs = switched(tiny_network.architecture, gcm=gcm, acm=acm).training_outputs(IMAGES)
-    assert [tuple(maps.shape) for maps in outputs.side_maps] == [(4, 1, 64, 64)] * 4
+    assert [tuple(side.maps.shape) for side in outputs.sides] == [(4, 1, 64, 64)] * 4
     assert (outputs.crossed_logits is not None) == gcm
     assert (outputs.class_logits is not None) == acm
     if outputs.crossed_logits is not None:
@@ -93,7 +93,7 @@ def test_training_outputs_follow_the_switches(tiny_network: GCoNet, gcm: bool, a
 
 @torch.inference_mode()
 def test_last_side_map_is_the_answer_for_each_of_the_two_groups(tiny_network: GCoNet) -> None:
-    last = tiny_network.training_outputs(IMAGES).side_maps[-1]
+    last = tiny_network.training_outputs(IMAGES).sides[-1].maps
     torch.testing.assert_close(last[:2], tiny_network(IMAGES[:2]), atol=1e-5, rtol=0)
     torch.testing.assert_close(last[2:], tiny_network(IMAGES[2:]), atol=1e-5, rtol=0)
 
@@ -137,9 +137,26 @@ def test_pixel_loss_is_the_mean_cross_entropy_of_each_image() -> None:
     truth[0, :, 0] = 1
     maps = torch.tensor([0.9, 0.5]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     each = -(math.log(0.9) + math.log(0.1)) / 2 - math.log(0.5)
-    assert pixel_loss(maps, truth).item() == pytest.approx(each, rel=1e-6)
-    assert pixel_loss(maps, truth, "mean").item() == pytest.approx(each / 2, rel=1e-6)
-    assert pixel_loss(truth, truth).item() == 0
+    enlarged = EnlargedMaps(maps, 1 - maps)
+    assert pixel_loss(enlarged, truth).item() == pytest.approx(each, rel=1e-6)
+    assert pixel_loss(enlarged, truth, "mean").item() == pytest.approx(each / 2, rel=1e-6)
+    assert pixel_loss(EnlargedMaps(truth, 1 - truth), truth).item() == 0
+
+
+@pytest.mark.parametrize("sure", [1, 16, 24])
+def test_pixels_that_are_wrong_and_sure_pull_no_harder_than_they_should(sure: float) -> None:
+    """Against the plain form in float64; from float32 maps alone gradients were up to 40 000 times as large."""
+    logits = sure + torch.rand(2, 1, 7, 7, generator=torch.Generator().manual_seed(0))
+    logits[1] *= -1
+    truth = torch.zeros(2, 1, 28, 28)
+    truth[1] = 1
+    ours, plain = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    pixel_loss(EnlargedMaps.of(ours, truth.shape[2:]), truth).backward()
+    maps = upsample(plain.sigmoid(), truth.shape[2:])
+    wrong = torch.cat([maps[:1], 1 - maps[1:]])
+    (-(1 - wrong).log().sum() / 28**2).backward()
+    torch.testing.assert_close(ours.grad, plain.grad.float(), rtol=1e-4, atol=0)
+    assert ours.grad.abs().sum() < 2.001  # at most 1 an image
 
 
 def test_attention_loss_is_least_where_all_attention_is_on_the_object() -> None:
@@ -176,35 +193,38 @@ def test_the_pixel_loss_counts_for_every_side_map(tiny_network: GCoNet) -> None:
     outputs = tiny_network.training_outputs(IMAGES)
     truth, labels = (IMAGES[:, :1] > 0).float(), torch.tensor([0, 0, 1, 1])
     without, with_it = (gconet_losses(outputs, truth, labels, LossWeights(pixel=weight)) for weight in (0.0, 2.0))
-    expected = 2 * sum(pixel_loss(maps, truth) for maps in outputs.side_maps)
+    expected = 2 * sum(pixel_loss(side, truth) for side in outputs.sides)
     torch.testing.assert_close(with_it.saliency - without.saliency, expected)
     torch.testing.assert_close(with_it.total - without.total, expected)
 
 
 def test_crossed_maps_want_the_other_groups_object_or_nothing(tiny_network: GCoNet) -> None:
     outputs = tiny_network.training_outputs(IMAGES, finest=2, crossed=True)
-    assert [maps.shape for maps in outputs.side_maps] == [(4, 1, 64, 64)] * 3
-    assert [maps.shape for maps in outputs.crossed_maps] == [(4, 1, 64, 64)] * 2
+    assert [side.maps.shape for side in outputs.sides] == [(4, 1, 64, 64)] * 3
+    assert [side.maps.shape for side in outputs.crossed] == [(4, 1, 64, 64)] * 2
     swapped = tiny_network.training_outputs(IMAGES[[2, 3, 0, 1]], finest=3, crossed=True)
-    torch.testing.assert_close(swapped.crossed_maps[1], outputs.crossed_maps[1][[2, 3, 0, 1]])
+    torch.testing.assert_close(swapped.crossed[1].maps, outputs.crossed[1].maps[[2, 3, 0, 1]])
     truth = torch.zeros(4, 1, 64, 64)
     truth[0, :, :20] = 1
+    exact = EnlargedMaps(truth, 1 - truth)
     for reduction in ("sum", "mean"):
-        assert crossed_map_loss(truth, truth, reduction).item() == pytest.approx(0, abs=1e-6)
-    assert crossed_map_loss(truth[:1], truth[1:2]).item() == pytest.approx(100 * 20 / 64)  # BCE alone, clamped at 100
+        assert crossed_map_loss(exact, truth, reduction).item() == pytest.approx(0, abs=1e-6)
+    wrong = EnlargedMaps(exact.maps[:1], exact.complement[:1])
+    least = -math.log(torch.finfo(torch.float32).tiny)
+    assert crossed_map_loss(wrong, truth[1:2]).item() == pytest.approx(least * 20 / 64)  # cross-entropy alone
     labels = torch.tensor([0, 0, 1, 1])
     without, with_it = (
         gconet_losses(outputs, truth, labels, LossWeights(crossed=weight), crossed_truth=truth) for weight in (0, 2)
     )
-    expected = 2 * sum(crossed_map_loss(maps, truth) for maps in outputs.crossed_maps)
+    expected = 2 * sum(crossed_map_loss(side, truth) for side in outputs.crossed)
     torch.testing.assert_close(with_it.total - without.total, expected)
 
 
 @torch.inference_mode()
 def test_coarse_maps_are_those_of_their_level(tiny_network: GCoNet) -> None:
-    sides = tiny_network.training_outputs(torch.cat([IMAGES[:2]] * 2)).side_maps
+    sides = tiny_network.training_outputs(torch.cat([IMAGES[:2]] * 2)).sides
     for level, side in zip((4, 3, 2, 1), sides, strict=True):
-        torch.testing.assert_close(tiny_network.coarse_maps(IMAGES[:2], level), side[:2], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(tiny_network.coarse_maps(IMAGES[:2], level), side.maps[:2], atol=1e-5, rtol=1e-4)
 
 
 def test_initialisation_is_the_same_for_the_same_seed_only(tiny_network: GCoNet) -> None:

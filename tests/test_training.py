@@ -193,7 +193,7 @@ def test_one_pair_of_groups_can_be_learned_by_heart(data: Path) -> None:
     loss = 1.0
     for _ in range(300):
         outputs = model.training_outputs(batch.images)
-        loss = soft_iou_loss(outputs.side_maps[-1], batch.truth, "mean").item()
+        loss = soft_iou_loss(outputs.sides[-1].maps, batch.truth, "mean").item()
         if loss < 0.1:
             break
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gconet.train.model import TrainingOutputs
+from gconet.train.model import EnlargedMaps, TrainingOutputs
 
 FOCAL_GAMMA = 2.0
 SMALLEST_SHARE = 0.1  # of a pixel of the features; an object that covers less of each is not seen by them
@@ -66,15 +66,20 @@ def _soft_iou(maps: Tensor, truth: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union.clamp(min=tiny), torch.ones_like(union))
 
 
-def pixel_loss(maps: Tensor, truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
+def pixel_loss(enlarged: EnlargedMaps, truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
     """Binary cross-entropy, averaged over the pixels of each image, then summed or averaged over the images.
+
+    From maps alone, a few pixels that are wrong and sure would have gradients ten thousand times too large: 1 − map is
+    then a rounding error, and the cross-entropy divides by it.
 
     Parameters
     ----------
-    maps, truth : (N, 1, H, W) in [0, 1].
+    enlarged : (N, 1, H, W) in [0, 1].
+    truth : the same.
     """
-    # Sums of fp32 sigmoids that were resized may pass 1 by a rounding.
-    per_image = F.binary_cross_entropy(maps.clamp(0, 1), truth, reduction="none").mean(dim=(1, 2, 3))
+    tiny = torch.finfo(truth.dtype).tiny
+    on_object, beside = (share.clamp(min=tiny).log() for share in enlarged)
+    per_image = -(truth * on_object + (1 - truth) * beside).mean(dim=(1, 2, 3))
     return per_image.sum() if reduction == "sum" else per_image.mean()
 
 
@@ -109,18 +114,20 @@ def collaborating_loss(crossed_logits: Tensor, truth: Tensor, crossed_truth: Ten
     return ((1 - torch.exp(-cross_entropy)) ** FOCAL_GAMMA * cross_entropy).mean()
 
 
-def crossed_map_loss(maps: Tensor, crossed_truth: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
+def crossed_map_loss(
+    enlarged: EnlargedMaps, crossed_truth: Tensor, reduction: Literal["sum", "mean"] = "sum"
+) -> Tensor:
     """Cross-entropy of maps drawn with the other group's consensus, and their soft IoU where its object is in view.
 
     Parameters
     ----------
-    maps : (N, 1, H, W) in [0, 1].
+    enlarged : (N, 1, H, W) in [0, 1].
     crossed_truth : (N, 1, H, W) masks of the other group's object, empty where a photo does not show it.
     """
     shows = crossed_truth.amax(dim=(1, 2, 3)) > 0.5  # an empty truth has the same IoU with every map: none
-    per_image = shows * (1 - _soft_iou(maps, crossed_truth))
+    per_image = shows * (1 - _soft_iou(enlarged.maps, crossed_truth))
     iou_loss = per_image.sum() if reduction == "sum" else per_image.mean()
-    return pixel_loss(maps, crossed_truth, reduction) + iou_loss
+    return pixel_loss(enlarged, crossed_truth, reduction) + iou_loss
 
 
 def gconet_losses(
@@ -143,9 +150,9 @@ def gconet_losses(
     crossed_truth : (N, 1, H, W) masks of the other group's object; None where no photo shows it.
     """
     zero = truth.new_zeros(())
-    saliency = sum((soft_iou_loss(maps, truth, reduction) for maps in outputs.side_maps), zero) * weights.saliency
+    saliency = sum((soft_iou_loss(side.maps, truth, reduction) for side in outputs.sides), zero) * weights.saliency
     if weights.pixel:
-        saliency += sum((pixel_loss(maps, truth, reduction) for maps in outputs.side_maps), zero) * weights.pixel
+        saliency += sum((pixel_loss(side, truth, reduction) for side in outputs.sides), zero) * weights.pixel
     collaborating = classification = zero
     if outputs.crossed_logits is not None:
         collaborating = weights.collaborating * collaborating_loss(
@@ -153,9 +160,9 @@ def gconet_losses(
         )
     if weights.attention:
         collaborating = collaborating + weights.attention * attention_loss(outputs.attention, truth, reduction)
-    if outputs.crossed_maps and weights.crossed:
+    if outputs.crossed and weights.crossed:
         nothing = torch.zeros_like(truth) if crossed_truth is None else crossed_truth
-        terms = [crossed_map_loss(maps, nothing, reduction) for maps in outputs.crossed_maps]
+        terms = [crossed_map_loss(side, nothing, reduction) for side in outputs.crossed]
         collaborating = collaborating + weights.crossed * sum(terms, zero)
     if outputs.class_logits is not None:
         classification = weights.classification * F.cross_entropy(outputs.class_logits, labels)

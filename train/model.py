@@ -69,21 +69,34 @@ class GroupConsensus(NamedTuple):
     consensus: Tensor
 
 
+class EnlargedMaps(NamedTuple):
+    """Maps (N, 1, H, W) in [0, 1], and 1 − maps, which keeps its digits where a map comes near 1."""
+
+    maps: Tensor
+    complement: Tensor
+
+    @staticmethod
+    def of(logits: Tensor, size: torch.Size) -> EnlargedMaps:
+        """Maps of logits (N, 1, h, w), enlarged; in float32 also under autocast: in bf16 a sigmoid above 0.998 is 1."""
+        logits = logits.float()
+        return EnlargedMaps(upsample(logits.sigmoid(), size), upsample((-logits).sigmoid(), size))
+
+
 class TrainingOutputs(NamedTuple):
     """Outputs for two groups of equal size, 2·N photos.
 
     Attributes
     ----------
-    side_maps : maps (2N, 1, H, W) in [0, 1] of decoder levels 4, 3, 2, 1, enlarged to the input size.
-    crossed_maps : the same of levels 4 and 3 with the other group's consensus; empty unless asked for.
+    sides : maps of decoder levels 4, 3, 2, 1, enlarged to the input size.
+    crossed : the same of levels 4 and 3 with the other group's consensus; empty unless asked for.
     attention : (2N, 1, h, w), each photo summing to 1; uniform without GAM.
     crossed_logits : (4N, 1, H, W) logits of the GCM; photos with their own group's consensus come first, then photos
         with the other group's, whose truth is empty. None without GCM.
     class_logits : (2N, classes) logits of the ACM. None without ACM.
     """
 
-    side_maps: list[Tensor]
-    crossed_maps: list[Tensor]
+    sides: list[EnlargedMaps]
+    crossed: list[EnlargedMaps]
     attention: Tensor
     crossed_logits: Tensor | None
     class_logits: Tensor | None
@@ -127,13 +140,20 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the features of the five blocks, at strides 1, 2, 4, 8 and 16."""
+        return self.continued(self.first(images, 1))
+
+    def first(self, images: Tensor, blocks: int) -> list[Tensor]:
+        """Features of the first so many blocks, at least one."""
         features: list[Tensor] = []
-        x = images
-        for block in self.children():
-            if features:
-                x = F.max_pool2d(x, 2)
-            x = block(x)
-            features.append(x)
+        for block in list(self.children())[:blocks]:
+            features.append(block(F.max_pool2d(features[-1], 2) if features else images))
+        return features
+
+    def continued(self, features: list[Tensor]) -> list[Tensor]:
+        """Features of all five blocks, from those of the first ones; of these only the last has to hold anything."""
+        features = list(features)
+        for block in list(self.children())[len(features) :]:
+            features.append(block(F.max_pool2d(features[-1], 2)))
         return features
 
 
@@ -276,9 +296,14 @@ class GCoNet(nn.Module):
         ValueError
             If the number of images is odd.
         """
-        if len(images) % 2:
-            raise ValueError(f"two groups of equal size are needed, got {len(images)} images")
-        features = self.encoder(images)
+        return self.outputs_of_features(self.encoder(images), images.shape[2:], finest, crossed)
+
+    def outputs_of_features(
+        self, features: list[Tensor], size: torch.Size, finest: int = 1, crossed: bool = False
+    ) -> TrainingOutputs:
+        """`training_outputs` of encoder features of images of this size; blocks below level `finest` are not used."""
+        if len(features[-1]) % 2:
+            raise ValueError(f"two groups of equal size are needed, got {len(features[-1])} images")
         first, second = features[-1].chunk(2)
         pooled = [self.gam(first), self.gam(second)]
         consensus = [group.consensus for group in pooled]
@@ -286,20 +311,19 @@ class GCoNet(nn.Module):
         own = torch.cat([depthwise_correlation(first, consensus[0]), depthwise_correlation(second, consensus[1])])
         other = torch.cat([depthwise_correlation(first, consensus[1]), depthwise_correlation(second, consensus[0])])
 
-        def maps(correlated: Tensor, finest: int) -> list[Tensor]:
-            logits = self.decoder.side_logits(self.decoder.pyramid(features, correlated, finest))
-            # In float32 also under autocast: in bf16 a sigmoid above 0.998 is 1 and has no gradient.
-            return [upsample(side.float().sigmoid(), images.shape[2:]) for side in logits]
+        def maps(correlated: Tensor, finest: int) -> list[EnlargedMaps]:
+            pyramid = self.decoder.pyramid(features, correlated, finest)
+            return [EnlargedMaps.of(side, size) for side in self.decoder.side_logits(pyramid)]
 
-        side_maps = maps(own, finest)
-        crossed_maps = maps(other, max(finest, FINEST_CROSSED)) if crossed else []
+        sides = maps(own, finest)
+        crossed_sides = maps(other, max(finest, FINEST_CROSSED)) if crossed else []
 
         crossed_logits = class_logits = None
         if self.architecture.gcm:
-            crossed_logits = upsample(self.gcm(torch.cat([own, other])).float(), images.shape[2:])
+            crossed_logits = upsample(self.gcm(torch.cat([own, other])).float(), size)
         if self.architecture.acm:
             class_logits = self.acm(features[-1].mean(dim=(2, 3))).float()
-        return TrainingOutputs(side_maps, crossed_maps, attention, crossed_logits, class_logits)
+        return TrainingOutputs(sides, crossed_sides, attention, crossed_logits, class_logits)
 
 
 def initialise(model: GCoNet, seed: int) -> GCoNet:
