@@ -119,6 +119,7 @@ def _document(
 ) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     del settings["seed"], settings["architecture"]  # every run has its own
+    del settings["features"]  # makes no difference
     for key in ("data", "out", "cutouts", "vgg", "start_from"):
         settings[key] = settings[key].resolve().name if settings[key] else None  # names, not the machine's paths
     facts = {"toolbox": "eval-co-sod", "seeds": list(seeds), "settings": settings}

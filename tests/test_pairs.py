@@ -15,7 +15,7 @@ from gconet.train.augment import Picture, augment, resize_pair
 from gconet.train.config import Augmentation, TrainingConfig
 from gconet.train.cutouts import Cutouts
 from gconet.train.data_check import checked_groups
-from gconet.train.groups import read_groups
+from gconet.train.groups import LabelledGroup, read_groups
 from gconet.train.pairs import Example, PairDataset, beside
 
 
@@ -244,3 +244,15 @@ def test_instance_groups_show_one_object_of_one_photo(config: TrainingConfig, wi
             assert (colour / colour.norm() - wanted / wanted.norm()).norm() < 0.1  # its brightness was changed
             seen.add(shape)
     assert seen == set(SHAPES)
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 2 / 3), (0.5, 0.9), (1.0, 0.98)])
+def test_larger_groups_are_drawn_more_often_where_asked(config: TrainingConfig, balance: float, share: float) -> None:
+    """One of three groups has nine times the photos; `share` is how many pairs it is in, drawn without return."""
+    large, small, other = read_groups(config.data)
+    groups = [LabelledGroup(large.name, large.samples * 9), small, other]
+    options = dataclasses.replace(config, balance=balance, group_size=1, augmentation=Augmentation())
+    dataset = PairDataset(groups, options, 90)
+    chosen = [dataset[index].labels.tolist() for index in range(90)]
+    assert all(first != second for first, second in chosen)
+    assert sum(0 in pair for pair in chosen) / 90 == pytest.approx(share, abs=0.08)

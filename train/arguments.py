@@ -11,7 +11,7 @@ from typing import get_args
 from gconet.runtime.command_line import Parser, positive, positive_float
 from gconet.runtime.errors import UsageError
 from gconet.runtime.preprocess import check_size
-from gconet.train.config import Augmentation, SmallGroups, TrainingConfig
+from gconet.train.config import COARSE, Augmentation, SmallGroups, TrainingConfig
 from gconet.train.losses import LossWeights
 from gconet.train.model import Architecture, Encoder
 
@@ -63,6 +63,9 @@ def add_training_arguments(parser: Parser) -> None:
     data.add_argument("--small-groups", choices=get_args(SmallGroups), default=default.small_groups,
                       help="with too few photos: refuse them, cut both of a pair to the smaller, as the authors do, or "
                       "repeat photos (default: %(default)s)")  # fmt: skip
+    data.add_argument("--balance", type=_within(0, 1), default=default.balance, metavar="POWER",
+                      help="draw groups as often as this power of their number of photos; 0 draws all alike "
+                      "(default: %(default)s)")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
         "--epochs", type=positive, default=default.epochs, help="times each group leads a pair (default: %(default)s)"
@@ -77,6 +80,12 @@ def add_training_arguments(parser: Parser) -> None:
         help="finest decoder levels to train in equal parts of the run; the last is 1 "
         f"(default: {_spaced(default.levels)})",
     )  # fmt: skip
+    recipe.add_argument("--reuse", type=positive, default=default.reuse, metavar="STEPS",
+                        help="while --levels are 4 or 3: so many steps for each pair; what the frozen encoder makes of "
+                        "its photos is computed once and kept on disk (default: one)")  # fmt: skip
+    recipe.add_argument("--features", type=Path, metavar="FOLDER",
+                        help="where --reuse keeps it; runs that differ in other things share it "
+                        "(default: OUT/features)")  # fmt: skip
     recipe.add_argument(
         "--pairs-per-step", type=positive, default=1, help="pairs averaged for a step (default: %(default)s)"
     )
@@ -160,6 +169,10 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
                              "conv1.conv1_1 to conv5.conv5_3")  # fmt: skip
     if 0 < o.steps < (parts := max(len(o.sizes), len(o.levels))):
         raise UsageError(f"--steps {o.steps} are fewer than the {parts} parts of the run by --sizes or --levels")
+    if o.reuse > 1:
+        _check_reuse(o)
+    elif o.features:
+        raise UsageError(f"--features {o.features} is where --reuse keeps features: add it, such as --reuse 4")
     if o.levels[-1] != 1:
         raise UsageError(f"--levels {' '.join(map(str, o.levels))}: the last part trains level 1, which is the answer")
     return TrainingConfig(
@@ -168,7 +181,7 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
             for key in ("data", "out", "cutouts", "vgg", "start_from", "group_size", "small_groups", "epochs", "steps",
                         "schedule", "pairs_per_step", "learning_rate", "warm_up", "encoder_rate", "seed", "device",
                         "arithmetic", "channels_last", "workers", "average", "informed_start", "gam_rate",
-                        "validate_every", "picture_every", "save_every")
+                        "validate_every", "picture_every", "save_every", "balance", "reuse", "features")
         },
         hold_out=tuple(o.hold_out),
         sizes=tuple(o.sizes),
@@ -187,6 +200,16 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
             crossed=o.crossed_loss,
         ),
     )  # fmt: skip
+
+
+def _check_reuse(o: argparse.Namespace) -> None:
+    """Raise UsageError where features cannot be computed once."""
+    if o.levels[0] < COARSE:
+        raise UsageError(f"--reuse serves steps that train levels 4 or 3 only: start with them, as --levels {COARSE} 1")
+    if len(o.sizes) > 1:
+        raise UsageError(f"--reuse {o.reuse} keeps features of one input size: give one of --sizes {_spaced(o.sizes)}")
+    if any("conv1.conv1_1".startswith(prefix[:5]) for prefix in o.trainable_encoder):
+        raise UsageError("--reuse keeps what frozen encoder blocks compute: leave conv1 out of --trainable-encoder")
 
 
 def _spaced(values: Iterable[object]) -> str:

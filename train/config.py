@@ -11,6 +11,7 @@ from gconet.train.model import Architecture
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 SmallGroups = Literal["refuse", "cut", "repeat"]
+COARSE = 3  # decoder levels from here up look at the encoder blocks of the same numbers, and the last
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,17 @@ class TrainingConfig:
     group_size : photos of each of the two groups of a pair.
     small_groups : what to do about groups with fewer photos than `group_size`: "refuse" them before training; "cut"
         both groups of the pair to the smaller, as the authors do; "repeat" photos, in other augmentations.
+    balance : how much larger groups are preferred: groups are drawn as often as this power of their number of photos.
+        With 0 each leads a pair once an epoch, as the paper has it.
     pairs_per_step : pairs whose gradients are averaged for one step, over all processes.
     epochs : how often each group is the first of a pair.
     steps : optimizer steps; 0 stands for `epochs`.
     sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
     levels : finest decoder level to train in equal parts of the run, coarse first for the same reason: two thirds of a
         step's arithmetic are spent on levels 2 and 1, which draw borders. The last one is 1, the answer.
+    reuse : steps that a pair serves while levels are coarse, 4 or 3. With more than 1, what the frozen encoder blocks
+        make of its photos is computed once and kept, see `kept_features.py`.
+    features : folder to keep it in, which runs may share; None for one below `out`.
     learning_rate, betas : of Adam.
     schedule : "constant", or "cosine" down to 0.
     warm_up : steps over which the rate rises from near 0.
@@ -85,11 +91,14 @@ class TrainingConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
     group_size: int = 16
     small_groups: SmallGroups = "refuse"
+    balance: float = 0.0
     pairs_per_step: int = 1
     epochs: int = 50
     steps: int = 0
     sizes: tuple[int, ...] = (224,)
     levels: tuple[int, ...] = (1,)
+    reuse: int = 1
+    features: Path | None = None
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     schedule: Literal["constant", "cosine"] = "constant"

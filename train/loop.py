@@ -20,6 +20,7 @@ from gconet.train.config import TrainingConfig
 from gconet.train.failures import check_losses
 from gconet.train.groups import LabelledGroup
 from gconet.train.interruption import Interruption
+from gconet.train.kept_features import FeatureBatch, KeptFeatures
 from gconet.train.losses import Losses, LossWeights, gconet_losses
 from gconet.train.model import GCoNet, GroupAffinityModule
 from gconet.train.observer import Observer
@@ -37,10 +38,18 @@ class PairLoss(nn.Module):
         self.model = model
         self.weights = weights
 
-    def forward(self, images: Tensor, truth: Tensor, crossed_truth: Tensor, labels: Tensor, finest: int) -> Losses:
-        """Losses in float32, whatever the network's arithmetic, of decoder levels 4 to `finest`."""
-        outputs = self.model.training_outputs(images, finest, crossed=self.weights.crossed > 0)
-        with torch.autocast(images.device.type, enabled=False):
+    def forward(
+        self, images: Tensor | list[Tensor], truth: Tensor, crossed_truth: Tensor, labels: Tensor, finest: int
+    ) -> Losses:
+        """Losses in float32, whatever the network's arithmetic, of decoder levels 4 to `finest`.
+
+        In place of images, the features of the first encoder blocks will do.
+        """
+        encoder = self.model.encoder
+        features = encoder(images) if isinstance(images, Tensor) else encoder.continued(images)
+        crossed = self.weights.crossed > 0
+        outputs = self.model.outputs_of_features(features, truth.shape[2:], finest, crossed)
+        with torch.autocast(truth.device.type, enabled=False):
             return gconet_losses(outputs, truth, labels, self.weights, crossed_truth=crossed_truth)
 
 
@@ -91,7 +100,10 @@ def train(
         # The two heads that training may lack, and frozen layers, have no gradients to wait for.
         coarse = max(config.levels) > 1  # finer levels have none then
         pair_loss = DistributedDataParallel(pair_loss, broadcast_buffers=False, find_unused_parameters=coarse)
-    batches = _batches(dataset, state.step, processes, config)
+    kept = KeptFeatures(model, dataset, config, steps) if config.reuse > 1 else None
+    if kept and state.step < kept.steps:
+        processes.say(kept.make_room())
+    batches = _batches(dataset, kept, state.step, processes, config)
     local_pairs = config.pairs_per_step // processes.count
 
     while state.step < steps and not processes.any(stop.requested, device):
@@ -108,9 +120,7 @@ def train(
         state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(4, device=device)
         for pair in range(local_pairs):
-            batch = PairBatch(*(tensor.to(device, non_blocking=True) for tensor in next(batches)))
-            if config.channels_last:
-                batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
+            batch = next(batches)
             last = pair == local_pairs - 1
             with _no_sync(pair_loss, not last), autocast(config):
                 losses = pair_loss(*batch, finest)
@@ -150,14 +160,24 @@ def rescale_consensus(model: GCoNet, old_size: int, new_size: int) -> None:
             model.gam.output.weight *= (new_size / old_size) ** 2
 
 
-def _batches(dataset: PairDataset, step: int, processes: Processes, config: TrainingConfig) -> Iterator[PairBatch]:
-    first = step * config.pairs_per_step
-    mine = range(first + processes.rank, len(dataset), processes.count)
+def _batches(
+    dataset: PairDataset, kept: KeptFeatures | None, step: int, processes: Processes, config: TrainingConfig
+) -> Iterator[PairBatch | FeatureBatch]:
+    """This process's share of the pairs from a step on, on its device."""
+    mine = range(step * config.pairs_per_step + processes.rank, len(dataset), processes.count)
+    if kept:
+        from_features = kept.steps * config.pairs_per_step
+        yield from (kept[index] for index in mine if index < from_features)
+        mine = range(next((i for i in mine if i >= from_features), len(dataset)), len(dataset), processes.count)
     loader = DataLoader(
         Subset(dataset, mine), batch_size=None, num_workers=config.workers, pin_memory=config.device != "cpu",
         worker_init_fn=Interruption.leave_to_the_parent,
     )  # fmt: skip
-    return iter(loader)
+    for batch in loader:
+        images, *rest = (tensor.to(config.device, non_blocking=True) for tensor in batch)
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        yield PairBatch(images, *rest)
 
 
 def _no_sync(pair_loss: nn.Module, skip: bool) -> contextlib.AbstractContextManager[None]:

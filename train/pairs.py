@@ -96,6 +96,9 @@ class PairDataset(Dataset[PairBatch]):
         order = np.random.default_rng((self.config.seed, epoch, EPOCH_STREAM)).permutation(count)
         first = int(order[position])
         labels = [first, (first + int(rng.integers(1, count))) % count]
+        if self.config.balance:
+            chance = np.array([len(group.samples) for group in self.groups]) ** self.config.balance
+            labels = rng.choice(count, 2, replace=False, p=chance / chance.sum()).tolist()
         pictures, masked = len(self.cutouts.pictures), len(self.cutouts.masked)
         synthetic, instances = self.config.augmentation.synthetic, self.config.augmentation.instances
         draw = rng.random(2)

@@ -32,7 +32,15 @@ from gconet.train.processes import Processes
 from gconet.train.training_state import STATE_NAME, TrainingState
 
 JOINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
-MAY_CHANGE = ("out", "device", "workers", "validate_every", "picture_every", "save_every")  # when a run goes on
+MAY_CHANGE = (
+    "out",
+    "device",
+    "workers",
+    "validate_every",
+    "picture_every",
+    "save_every",
+    "features",
+)  # when a run goes on
 
 EPILOG = """\
 examples:
@@ -85,8 +93,9 @@ def run_training(config: TrainingConfig) -> int:
 def check_machine(config: TrainingConfig) -> None:
     """Raise UsageError if the device is not there, `out` cannot be written, or pairs cannot be shared out."""
     check_device(config.device)
-    if problem := folder_problem(config.out):
-        raise UsageError(f"--out {config.out}: {problem}; choose another folder")
+    for option, folder in (("--out", config.out), ("--features", config.features)):
+        if folder and (problem := folder_problem(folder)):
+            raise UsageError(f"{option} {folder}: {problem}; choose another folder")
     processes = Processes.current()
     if config.pairs_per_step % processes.count:
         raise UsageError(f"--pairs-per-step {config.pairs_per_step} cannot be shared by {processes.count} processes")
