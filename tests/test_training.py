@@ -316,6 +316,11 @@ def test_schedule_and_growth() -> None:
     assert learning_rate(config, 0, 10) == pytest.approx(1e-4)
     assert learning_rate(config, 5, 10) == pytest.approx(5e-5)
     assert learning_rate(TrainingConfig(Path(), Path()), 9, 10) == 1e-4
+    assert [coarse_first.level_since(step, 9) for step in (0, 4, 5, 8)] == [0, 0, 5, 5]
+    joining = dataclasses.replace(coarse_first, schedule="constant", warm_up=1)
+    assert [learning_rate(joining, step, 9) for step in (0, 1, 4, 5, 6)] == pytest.approx(
+        [5e-5, 1e-4, 1e-4, 5e-5, 1e-4]
+    )
     warming = TrainingConfig(Path(), Path(), warm_up=3)
     assert [learning_rate(warming, step, 10) for step in (0, 1, 3, 9)] == pytest.approx([2.5e-5, 5e-5, 1e-4, 1e-4])
 

@@ -95,7 +95,7 @@ def add_training_arguments(parser: Parser) -> None:
     recipe.add_argument("--schedule", choices=["constant", "cosine"], default="constant",
                         help="of the rate after the warm-up; cosine falls to 0 (default: %(default)s)")  # fmt: skip
     recipe.add_argument("--warm-up", type=_whole, default=0, metavar="STEPS",
-                        help="over which the rate rises (default: none)")  # fmt: skip
+                        help="over which the rate rises, also when a finer level joins (default: none)")  # fmt: skip
     recipe.add_argument("--average", type=_whole, default=default.average, metavar="STEPS",
                         help="keep a running mean of the weights over about so many steps (default: off)")  # fmt: skip
     recipe.add_argument("--informed-start", action="store_true",

@@ -64,13 +64,14 @@ class TrainingConfig:
     steps : optimizer steps; 0 stands for `epochs`.
     sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
     levels : finest decoder level to train in equal parts of the run, coarse first for the same reason: two thirds of a
-        step's arithmetic are spent on levels 2 and 1, which draw borders. The last one is 1, the answer.
+        step's arithmetic are spent on levels 2 and 1, which draw borders. The last one is 1, the answer. A level that
+        joins later passes on at first what the one above it has made, see `new_levels.py`.
     reuse : steps that a pair serves while levels are coarse, 4 or 3. With more than 1, what the frozen encoder blocks
         make of its photos is computed once and kept, see `kept_features.py`.
     features : folder to keep it in, which runs may share; None for one below `out`.
     learning_rate, betas : of Adam.
     schedule : "constant", or "cosine" down to 0.
-    warm_up : steps over which the rate rises from near 0.
+    warm_up : steps over which the rate rises from near 0, at the start and when a decoder level joins.
     average : of how many steps, about, the weights are a running mean in checkpoints and for scores; 0 keeps the last.
     informed_start : scale the encoder's layers and set the GAM up by statistics of training photos, see
         `informed_start.py`.
@@ -128,6 +129,11 @@ class TrainingConfig:
     def level_at(self, step: int, steps: int) -> int:
         """Finest decoder level trained in a step."""
         return _part(self.levels, step, steps)
+
+    def level_since(self, step: int, steps: int) -> int:
+        """First step in a row, up to this one, that trains the same finest level."""
+        level = self.level_at(step, steps)
+        return next((s + 1 for s in range(step - 1, -1, -1) if self.level_at(s, steps) != level), 0)
 
 
 def _part(values: tuple[int, ...], step: int, steps: int) -> int:

@@ -23,6 +23,7 @@ from gconet.train.interruption import Interruption
 from gconet.train.kept_features import FeatureBatch, KeptFeatures
 from gconet.train.losses import Losses, LossWeights, gconet_losses
 from gconet.train.model import GCoNet, GroupAffinityModule
+from gconet.train.new_levels import join_levels
 from gconet.train.observer import Observer
 from gconet.train.pairs import PairBatch, PairDataset
 from gconet.train.processes import Processes
@@ -71,8 +72,8 @@ def make_optimizer(model: GCoNet, config: TrainingConfig) -> torch.optim.Adam:
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
-    """The rate of a step, before the encoder's factor."""
-    rate = config.learning_rate * min(1.0, (step + 1) / (config.warm_up + 1))
+    """The rate of a step, before the encoder's factor; it rises anew when a decoder level joins."""
+    rate = config.learning_rate * min(1.0, (step - config.level_since(step, steps) + 1) / (config.warm_up + 1))
     if config.schedule == "constant":
         return rate
     return rate * (1 + math.cos(math.pi * step / steps)) / 2
@@ -112,7 +113,11 @@ def train(
             for network in (model, *state.averages()):
                 rescale_consensus(network, state.size, size)
             state.size = size
-        finest = config.level_at(state.step, steps)
+        finest, coarser = config.level_at(state.step, steps), config.level_at(max(state.step - 1, 0), steps)
+        if finest < coarser:
+            photos, _ = dataset[state.step * config.pairs_per_step].images.to(device).chunk(2)  # the same everywhere
+            for network in (model, *state.averages()):
+                join_levels(network, photos, coarser, finest)
         model.train()
         rate = learning_rate(config, state.step, steps)
         for group in state.optimizer.param_groups:
