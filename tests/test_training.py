@@ -290,7 +290,9 @@ def test_checkpoints_hold_the_running_mean(config: TrainingConfig) -> None:
 def _state(model: GCoNet, config: TrainingConfig) -> TrainingState:
     info = CheckpointInfo(model.architecture)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return TrainingState(config.out, model, make_optimizer(model, config), scaler, info, "{}", config.sizes[-1])
+    return TrainingState(
+        config.out, model, make_optimizer(model, config, config.steps), scaler, info, "{}", config.sizes[-1]
+    )
 
 
 def _groups(config: TrainingConfig) -> tuple[list[LabelledGroup], list[LabelledGroup]]:
@@ -316,13 +318,11 @@ def test_schedule_and_growth() -> None:
     assert learning_rate(config, 0, 10) == pytest.approx(1e-4)
     assert learning_rate(config, 5, 10) == pytest.approx(5e-5)
     assert learning_rate(TrainingConfig(Path(), Path()), 9, 10) == 1e-4
-    assert [coarse_first.level_since(step, 9) for step in (0, 4, 5, 8)] == [0, 0, 5, 5]
-    joining = dataclasses.replace(coarse_first, schedule="constant", warm_up=1)
-    assert [learning_rate(joining, step, 9) for step in (0, 1, 4, 5, 6)] == pytest.approx(
-        [5e-5, 1e-4, 1e-4, 5e-5, 1e-4]
-    )
+    assert [coarse_first.joins_at(level, 9) for level in (4, 3, 2, 1)] == [0, 0, 5, 5]
+    assert [learning_rate(config, step, 10, first=6) for step in (5, 6, 8)] == pytest.approx([0, 1e-4, 5e-5])
     warming = TrainingConfig(Path(), Path(), warm_up=3)
     assert [learning_rate(warming, step, 10) for step in (0, 1, 3, 9)] == pytest.approx([2.5e-5, 5e-5, 1e-4, 1e-4])
+    assert [learning_rate(warming, step, 10, first=2) for step in (1, 2, 5)] == pytest.approx([0, 2.5e-5, 1e-4])
 
 
 def test_training_needs_nothing_of_bench_but_its_metrics() -> None:

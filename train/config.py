@@ -71,7 +71,8 @@ class TrainingConfig:
     features : folder to keep it in, which runs may share; None for one below `out`.
     learning_rate, betas : of Adam.
     schedule : "constant", or "cosine" down to 0.
-    warm_up : steps over which the rate rises from near 0, at the start and when a decoder level joins.
+    warm_up : steps over which the rate rises from near 0. That of a level that joins later rises then, and its cosine
+        spans the steps that are left.
     average : of how many steps, about, the weights are a running mean in checkpoints and for scores; 0 keeps the last.
     informed_start : scale the encoder's layers and set the GAM up by statistics of training photos, see
         `informed_start.py`.
@@ -130,10 +131,9 @@ class TrainingConfig:
         """Finest decoder level trained in a step."""
         return _part(self.levels, step, steps)
 
-    def level_since(self, step: int, steps: int) -> int:
-        """First step in a row, up to this one, that trains the same finest level."""
-        level = self.level_at(step, steps)
-        return next((s + 1 for s in range(step - 1, -1, -1) if self.level_at(s, steps) != level), 0)
+    def joins_at(self, level: int, steps: int) -> int:
+        """First step that trains this level."""
+        return next((step for step in range(steps) if self.level_at(step, steps) <= level), steps)
 
 
 def _part(values: tuple[int, ...], step: int, steps: int) -> int:

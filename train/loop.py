@@ -60,23 +60,29 @@ def freeze(model: GCoNet, trainable_encoder: Sequence[str]) -> None:
         parameter.requires_grad_(name.startswith(tuple(trainable_encoder)))
 
 
-def make_optimizer(model: GCoNet, config: TrainingConfig) -> torch.optim.Adam:
-    """Adam over what is trainable; the encoder and the GAM learn at their own rates."""
-    factors = {"encoder.": config.encoder_rate, "gam.": config.gam_rate, "": 1.0}
-    shares: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in factors}
+def make_optimizer(model: GCoNet, config: TrainingConfig, steps: int) -> torch.optim.Adam:
+    """Adam over what is trainable; encoder and GAM learn at their own rates, decoder levels from when they join."""
+    joins = {f"decoder.levels.{k}.": config.joins_at(int(k), steps) for k in model.decoder.levels}
+    factors = {"encoder.": config.encoder_rate, "gam.": config.gam_rate}
+    shares: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in (*factors, *joins, "")}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            shares[next(prefix for prefix in factors if name.startswith(prefix))].append(parameter)
-    groups = [{"params": shares[prefix], "factor": factor} for prefix, factor in factors.items()]
+            shares[next(prefix for prefix in shares if name.startswith(prefix))].append(parameter)
+    groups = [
+        {"params": parameters, "factor": factors.get(prefix, 1.0), "first": joins.get(prefix, 0)}
+        for prefix, parameters in shares.items()
+    ]
     return torch.optim.Adam([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
 
 
-def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
-    """The rate of a step, before the encoder's factor; it rises anew when a decoder level joins."""
-    rate = config.learning_rate * min(1.0, (step - config.level_since(step, steps) + 1) / (config.warm_up + 1))
+def learning_rate(config: TrainingConfig, step: int, steps: int, first: int = 0) -> float:
+    """The rate of a step for what learns from step `first` on, before the factors of encoder and GAM."""
+    if step < first:
+        return 0.0
+    rate = config.learning_rate * min(1.0, (step - first + 1) / (config.warm_up + 1))
     if config.schedule == "constant":
         return rate
-    return rate * (1 + math.cos(math.pi * step / steps)) / 2
+    return rate * (1 + math.cos(math.pi * (step - first) / (steps - first))) / 2
 
 
 def train(
@@ -121,7 +127,7 @@ def train(
         model.train()
         rate = learning_rate(config, state.step, steps)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
+            group["lr"] = learning_rate(config, state.step, steps, group["first"]) * group["factor"]
         state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(4, device=device)
         for pair in range(local_pairs):

@@ -133,7 +133,7 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     info = CheckpointInfo(config.architecture, Preprocessing(config.sizes[-1]), _provenance(config, steps))
     scaler = torch.amp.GradScaler(torch.device(config.device).type, enabled=config.arithmetic == "fp16")
     settings = _settings(config, steps, groups, held_out)
-    state = TrainingState(config.out, model, make_optimizer(model, config), scaler, info, settings, size)
+    state = TrainingState(config.out, model, make_optimizer(model, config, steps), scaler, info, settings, size)
     if state.resume() and state.step >= steps:
         processes.say(f"{config.out} is complete: {steps} steps")
         return EXIT_DONE
