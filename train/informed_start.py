@@ -8,7 +8,7 @@ GAM attends to backgrounds, so the decoder learns to do without a consensus befo
    homogeneous: the network is the same function but for the scale of its five outputs.
 2. Query and key project onto the leading principal components of C5, each at unit variance, so that the affinity of two
    pixels tells how much more alike they are than any two. The consensus starts as the mean feature of all groups, which
-   plain average pooling comes close to, and a share of what sets this group's attended feature apart from the others'.
+   plain average pooling comes close to, and what sets this group's attended feature apart from the others'.
    With the attended feature alone the decoder learned more slowly than without a GAM (bench/results/NOTES.md).
 """
 
@@ -30,7 +30,6 @@ from gconet.train.validation import autocast
 PAIRS = 24  # of groups, the first of the run
 COMPONENTS = 128  # of C5 that are compared; more are mostly noise: attention on unseen objects falls
 RIDGE = 0.3  # of the mean variance, added to each: small components are not blown up
-SHARE = 0.3  # of what sets a group apart, in its consensus
 SHARPNESS = 0.7  # of query and key; with it about 40 of 196 pixels of a photo share its attention
 
 
@@ -71,7 +70,7 @@ def set_up_gam(gam: GroupAffinityModule, groups: Sequence[Tensor]) -> None:
     _set(gam.output, identity, none)
     averages = torch.stack([features.mean(dim=(0, 2, 3)) for features in groups])  # G, C
     pooled = torch.stack([gam(features).consensus.flatten() for features in groups])
-    weight = SHARE * _size(averages) / _size(pooled)
+    weight = _size(averages) / _size(pooled)
     _set(gam.output, identity * weight, averages.mean(dim=0) - pooled.mean(dim=0) * weight)
 
 
