@@ -238,10 +238,10 @@ from gconet.train.train_command import main
 
 original = loop.learning_rate
 
-def stopping(config, step, steps):
-    if step == 1 and os.environ["RANK"] == "1":
+def stopping(config, step, steps, *first):
+    if step == 1 and os.environ["RANK"] == "1" and not first:  # once a step
         os.kill(os.getpid(), signal.SIGINT)
-    return original(config, step, steps)
+    return original(config, step, steps, *first)
 
 loop.learning_rate = stopping
 sys.exit(main(sys.argv[1:]))
