@@ -88,7 +88,8 @@ class _LayerScales:
     def _scales(self) -> Iterator[float]:
         for layer in self._layers:
             squares = self._squares[layer]
-            scale = math.sqrt(sum(squares) / len(squares))
+            # Three digits: sums by other numbers of threads differ in the last ones, and runs may share kept features.
+            scale = float(f"{math.sqrt(sum(squares) / len(squares)):.3g}")
             yield scale or 1.0  # a layer that is dead stays as it is
 
     @property

@@ -165,5 +165,5 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     """A kept pair; None if there is none, or none that can be read: it is then made again."""
     try:
         return load(path.read_bytes())
-    except (FileNotFoundError, SafetensorError):
+    except (OSError, SafetensorError):
         return None
