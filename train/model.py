@@ -305,9 +305,7 @@ class GCoNet(nn.Module):
         if len(features[-1]) % 2:
             raise ValueError(f"two groups of equal size are needed, got {len(features[-1])} images")
         first, second = features[-1].chunk(2)
-        pooled = [self.gam(first), self.gam(second)]
-        consensus = [group.consensus for group in pooled]
-        attention = torch.cat([group.attention for group in pooled]).float()
+        attention, consensus = zip(self.gam(first), self.gam(second), strict=True)
         own = torch.cat([depthwise_correlation(first, consensus[0]), depthwise_correlation(second, consensus[1])])
         other = torch.cat([depthwise_correlation(first, consensus[1]), depthwise_correlation(second, consensus[0])])
 
@@ -315,15 +313,14 @@ class GCoNet(nn.Module):
             pyramid = self.decoder.pyramid(features, correlated, finest)
             return [EnlargedMaps.of(side, size) for side in self.decoder.side_logits(pyramid)]
 
-        sides = maps(own, finest)
-        crossed_sides = maps(other, max(finest, FINEST_CROSSED)) if crossed else []
+        others = maps(other, max(finest, FINEST_CROSSED)) if crossed else []
 
         crossed_logits = class_logits = None
         if self.architecture.gcm:
             crossed_logits = upsample(self.gcm(torch.cat([own, other])).float(), size)
         if self.architecture.acm:
             class_logits = self.acm(features[-1].mean(dim=(2, 3))).float()
-        return TrainingOutputs(sides, crossed_sides, attention, crossed_logits, class_logits)
+        return TrainingOutputs(maps(own, finest), others, torch.cat(attention).float(), crossed_logits, class_logits)
 
 
 def initialise(model: GCoNet, seed: int) -> GCoNet:
