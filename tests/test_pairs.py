@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from PIL import Image
 from shapes import SHAPES, make_cutouts, make_data
 
+from gconet.train import pairs
 from gconet.train.augment import Picture, augment, resize_pair
 from gconet.train.config import Augmentation, TrainingConfig
 from gconet.train.cutouts import Cutouts
 from gconet.train.data_check import checked_groups
-from gconet.train.groups import LabelledGroup, read_groups
+from gconet.train.groups import LabelledGroup, Sample, read_groups
 from gconet.train.pairs import Example, PairDataset, beside
 
 
@@ -78,12 +80,12 @@ def test_each_epoch_every_group_leads_once(config: TrainingConfig) -> None:
     assert steps == 4 * len(groups)
     assert dataclasses.replace(config, pairs_per_step=5).steps_over(len(groups)) == 3  # 12 pairs, five a step
     dataset = PairDataset(groups, config, steps)
-    pairs = [dataset[index].labels[:: config.group_size].tolist() for index in range(steps)]
-    epochs = [[first for first, _ in pairs[start : start + len(groups)]] for start in range(0, steps, len(groups))]
+    labels = [dataset[index].labels[:: config.group_size].tolist() for index in range(steps)]
+    epochs = [[first for first, _ in labels[start : start + len(groups)]] for start in range(0, steps, len(groups))]
     assert all(sorted(epoch) == [0, 1, 2] for epoch in epochs)
     assert len(set(map(tuple, epochs))) > 1
-    assert all(first != second for first, second in pairs)
-    assert {second for _, second in pairs} == {0, 1, 2}
+    assert all(first != second for first, second in labels)
+    assert {second for _, second in labels} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(("share", "labels"), [(0.0, {0, 1, 2}), (1.0, {3, 4})])
@@ -96,29 +98,80 @@ def test_synthetic_groups_are_labelled_by_their_cutout(config: TrainingConfig, s
     assert all(batch.labels[0] != batch.labels[-1] for batch in batches)
 
 
-def test_no_synthetic_group_has_its_object_as_a_distractor(
-    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("shares", [{"synthetic": 1.0}, {"instances": 1.0}, {"synthetic": 0.5, "instances": 0.5}])
+def test_synthetic_photos_show_nothing_of_the_pair_unmarked(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, shares: dict[str, float]
 ) -> None:
-    read: list[int] = []
-    original = Cutouts.read
+    """Neither as a distractor nor in the background: it would be a shared object that is marked as none."""
+    assert config.cutouts
+    for picture in list(config.cutouts.iterdir()):
+        shutil.copy(picture, picture.with_stem(f"another-{picture.stem}"))
+    config = dataclasses.replace(config, augmentation=Augmentation(**shares), group_size=3)
+    groups = read_groups(config.data)
+    dataset = PairDataset(groups, config, 30)
+    photos = [sample.photo for group in groups for sample in group.samples]
+    drawn: list[int] = []
+    backgrounds: list[str] = []
+    read, open_pictures = Cutouts.read, pairs.read_pictures
 
     def remember(self: Cutouts, index: int) -> Picture:
-        read.append(index)
-        return original(self, index)
+        drawn.append(index)
+        return read(self, index)
+
+    def remember_background(sample: Sample) -> tuple[Picture, Picture]:
+        backgrounds.append(sample.photo.parent.name)
+        return open_pictures(sample)
+
+    def shown(cutout: int) -> str:
+        """Its picture's name, or the class of the photo it comes from."""
+        return str(cutout) if cutout < 4 else photos[cutout - 4].parent.name
+
+    monkeypatch.setattr(Cutouts, "read", remember)
+    monkeypatch.setattr(pairs, "read_pictures", remember_background)
+    distractors = 0
+    for index in range(30):
+        drawn.clear()
+        backgrounds.clear()
+        own = [int(label) - len(groups) for label in dataset[index].labels[::3]]
+        classes = {shown(cutout) for cutout in own}
+        assert len(classes) == 2
+        for cutout in own:
+            assert drawn.count(cutout) == 3
+        others = [shown(cutout) for cutout in drawn if cutout not in own]
+        assert not classes & {*others, *backgrounds}
+        assert len(backgrounds) == 6
+        distractors += len(others)
+    assert distractors > 60
+
+
+def test_without_a_third_object_synthetic_photos_have_no_distractor(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are two cut-outs, and no photo shows both."""
+    drawn: list[int] = []
+    read = Cutouts.read
+
+    def remember(self: Cutouts, index: int) -> Picture:
+        drawn.append(index)
+        return read(self, index)
 
     monkeypatch.setattr(Cutouts, "read", remember)
     config = dataclasses.replace(config, augmentation=Augmentation(synthetic=1.0), group_size=3)
     groups = read_groups(config.data)
-    dataset = PairDataset(groups, config, 20)
-    others = 0
-    for index in range(20):
-        read.clear()
-        shared = [int(label) - len(groups) for label in dataset[index].labels[::3]]
-        assert [read.count(cutout) >= 3 for cutout in shared] == [True, True]
-        others += len(read) - 6
-        # With two cut-outs, what is not the group's own is the other's: between them they account for every one.
-        assert sorted(set(read)) == sorted(shared)
-    assert others
+    labels = PairDataset(groups, config, 1)[0].labels - len(groups)
+    assert drawn == labels.tolist()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_no_pair_is_of_one_class_twice(config: TrainingConfig, count: int) -> None:
+    """An object cut out of a photo is of the same class as its group, and as every other object of the group."""
+    groups = read_groups(config.data)[:count]
+    options = Augmentation(instances=0.6)
+    dataset = PairDataset(groups, dataclasses.replace(config, cutouts=None, augmentation=options, group_size=1), 60)
+    classes = [*range(count), *(number for number, group in enumerate(groups) for _ in group.samples)]
+    chosen = [dataset[index].labels.tolist() for index in range(60)]
+    assert all(classes[first] != classes[second] for first, second in chosen)
+    assert sum(first >= count for first, _ in chosen) > 20
 
 
 def test_small_groups_show_all_photos_before_repeating_any(config: TrainingConfig) -> None:

@@ -45,13 +45,9 @@ class Cutouts:
         photo.putalpha(mask)
         return photo
 
-    def draw(self, rng: np.random.Generator, but: Collection[int] = ()) -> Picture:
+    def draw(self, rng: np.random.Generator, but: Collection[int]) -> Picture:
         """Any cut-out but some, which must not be all."""
         index = int(rng.integers(len(self)))
         while index in but:
             index = int(rng.integers(len(self)))
         return self.read(index)
-
-    def draw_other(self, index: int, rng: np.random.Generator) -> Picture:
-        """Any cut-out but one."""
-        return self.read((index + int(rng.integers(1, len(self)))) % len(self))

@@ -90,7 +90,7 @@ class PairDataset(Dataset[PairBatch]):
         )
 
     def _labels(self, index: int, rng: np.random.Generator) -> list[int]:
-        """The two groups of a pair; each may give way to a synthetic one, never both to the same cut-out."""
+        """The two groups of a pair; each may give way to a synthetic one, never with the other's object."""
         count = len(self.groups)
         epoch, position = divmod(index, count)
         order = np.random.default_rng((self.config.seed, epoch, EPOCH_STREAM)).permutation(count)
@@ -105,9 +105,21 @@ class PairDataset(Dataset[PairBatch]):
         if pictures and synthetic:
             labels = np.where(draw < synthetic, count + rng.choice(pictures, 2, replace=False), labels).tolist()
         if masked and instances:
-            numbers = count + pictures + rng.choice(masked, 2, replace=False)
-            labels = np.where(draw >= 1 - instances, numbers, labels).tolist()
+            real = labels
+            while labels is real or self._group_of(labels[0]) == self._group_of(labels[1]) is not None:
+                numbers = count + pictures + rng.choice(masked, 2, replace=False)
+                labels = np.where(draw >= 1 - instances, numbers, real).tolist()
         return labels
+
+    def _group_of(self, label: int) -> int | None:
+        """The real group whose object a group shows; None for one of a cut-out picture."""
+        first = len(self.groups) + len(self.cutouts.pictures)
+        if label < len(self.groups):
+            return label
+        if label < first:
+            return None
+        ends = np.cumsum([len(group.samples) for group in self.groups])
+        return int(np.searchsorted(ends, label - first, side="right"))
 
     def _photos_each(self, labels: Sequence[int]) -> int:
         if self.config.small_groups != "cut":
@@ -122,34 +134,40 @@ class PairDataset(Dataset[PairBatch]):
             samples = len(self.groups[label].samples)
             numbers = np.concatenate([rng.permutation(samples) for _ in range(-(-count // samples))])[:count].tolist()
         for number in numbers:
-            photo, own = self._picture(label, number, size, rng)
+            photo, own = self._picture(label, other, number, size, rng)
             example = Example(photo, own, Image.new("L", own.size))
             # A synthetic example has its distractors already.
             if label < len(self.groups) and rng.random() < self.config.augmentation.distractor:
                 example = self._with_distractor(example, label, other, size, rng)
             if rng.random() < self.config.augmentation.jigsaw:
-                example = beside(example, *self._any_picture(other, size, rng), rng)
+                example = beside(example, *self._any_picture(other, label, size, rng), rng)
             yield example
 
-    def _picture(self, label: int, number: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
+    def _picture(
+        self, label: int, other: int, number: int, size: int, rng: np.random.Generator
+    ) -> tuple[Picture, Picture]:
         """A photo of a group with the mask of its object: photo `number` of a real one, or a synthetic one."""
         if label >= len(self.groups):
-            return self._synthetic_picture(label - len(self.groups), size, rng)
-        sample = self.groups[label].samples[number]
-        return augment(*resize_pair(*read_pictures(sample), size), self.config.augmentation, rng)
+            return self._synthetic_picture(label, other, size, rng)
+        return self._augmented(self.groups[label], number, size, rng)
 
-    def _any_picture(self, label: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
+    def _augmented(
+        self, group: LabelledGroup, number: int, size: int, rng: np.random.Generator
+    ) -> tuple[Picture, Picture]:
+        return augment(*resize_pair(*read_pictures(group.samples[number]), size), self.config.augmentation, rng)
+
+    def _any_picture(self, label: int, other: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
         number = int(rng.integers(len(self.groups[label].samples))) if label < len(self.groups) else 0
-        return self._picture(label, number, size, rng)
+        return self._picture(label, other, number, size, rng)
 
     def _with_distractor(
         self, example: Example, label: int, other: int, size: int, rng: np.random.Generator
     ) -> Example:
         """Paste in the object of the other group, cut out by its mask, or any cut-out that shows neither's."""
-        known = {*self._cutouts_of(label), *self._cutouts_of(other)}
+        known = self._cutouts_of(label, other)
         shows_other = len(known) == len(self.cutouts) or rng.random() < 0.5
         if shows_other:
-            piece, alpha = self._any_picture(other, size, rng)
+            piece, alpha = self._any_picture(other, label, size, rng)
             piece.putalpha(alpha)
         else:
             piece = self.cutouts.draw(rng, known)
@@ -157,26 +175,32 @@ class PairDataset(Dataset[PairBatch]):
         added = Image.fromarray(np.rint(opacity * 255).astype(np.uint8)) if shows_other else example.other
         return Example(photo, _covered(example.own, opacity), added)
 
-    def _cutouts_of(self, label: int) -> range:
-        """The cut-outs, by number, that show the object of a group."""
-        if label >= len(self.groups):
-            return range(label - len(self.groups), label - len(self.groups) + 1)
-        if not self.cutouts.masked:
-            return range(0)
-        first = len(self.cutouts.pictures) + sum(len(group.samples) for group in self.groups[:label])
-        return range(first, first + len(self.groups[label].samples))
+    def _cutouts_of(self, *labels: int) -> set[int]:
+        """The cut-outs, by number, that show the object of any of these groups."""
+        numbers = {label - len(self.groups) for label in labels if label >= len(self.groups)}
+        if self.cutouts.masked:
+            for group in (number for label in labels if (number := self._group_of(label)) is not None):
+                first = len(self.cutouts.pictures) + sum(len(before.samples) for before in self.groups[:group])
+                numbers |= set(range(first, first + len(self.groups[group].samples)))
+        return numbers
 
-    def _synthetic_picture(self, cutout: int, size: int, rng: np.random.Generator) -> tuple[Picture, Picture]:
-        """A cut-out over a photo of any group, one or two other cut-outs beside or upon it."""
-        group = self.groups[int(rng.integers(len(self.groups)))]
-        background = group.samples[int(rng.integers(len(group.samples)))]
-        photo, _ = augment(*resize_pair(*read_pictures(background), size), self.config.augmentation, rng)
-        if rng.random() < 0.5:
-            photo, _ = paste(photo, self.cutouts.draw_other(cutout, rng), OBJECT_SHARE, rng)
-        photo, opacity = paste(photo, self.cutouts.read(cutout), OBJECT_SHARE, rng)
+    def _synthetic_picture(
+        self, label: int, other: int, size: int, rng: np.random.Generator
+    ) -> tuple[Picture, Picture]:
+        """A cut-out over a photo of a third group, up to two further cut-outs beside or upon it, none of `other`'s."""
+        known = self._cutouts_of(label, other)
+        spare = len(known) < len(self.cutouts)
+        shown = {self._group_of(label), self._group_of(other)}
+        # Where there is no third group, any: its object is then taken for something else.
+        backgrounds = [g for i, g in enumerate(self.groups) if i not in shown] or self.groups
+        group = backgrounds[int(rng.integers(len(backgrounds)))]
+        photo, _ = self._augmented(group, int(rng.integers(len(group.samples))), size, rng)
+        if rng.random() < 0.5 and spare:
+            photo, _ = paste(photo, self.cutouts.draw(rng, known), OBJECT_SHARE, rng)
+        photo, opacity = paste(photo, self.cutouts.read(label - len(self.groups)), OBJECT_SHARE, rng)
         mask = Image.fromarray(np.rint(opacity * 255).astype(np.uint8))
-        if rng.random() < 0.5:
-            photo, covered = paste(photo, self.cutouts.draw_other(cutout, rng), DISTRACTOR_SHARE, rng)
+        if rng.random() < 0.5 and spare:
+            photo, covered = paste(photo, self.cutouts.draw(rng, known), DISTRACTOR_SHARE, rng)
             mask = _covered(mask, covered)
         return photo, mask
 
