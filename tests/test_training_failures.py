@@ -19,8 +19,9 @@ from shapes import make_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gconet.runtime.command_line import run
-from gconet.runtime.errors import PhotoError
+from gconet.runtime.errors import GconetError, PhotoError
 from gconet.train import train_command
+from gconet.train.checkpoint import read_checkpoint
 from gconet.train.config import TrainingConfig
 from gconet.train.failures import TrainingError, check_losses, explained
 from gconet.train.model import Architecture
@@ -97,14 +98,64 @@ def test_pictures_are_complete_or_absent(config: TrainingConfig, monkeypatch: py
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "out of memory on cuda: lower --group-size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory on cuda"),
+        (MemoryError(), "out of memory on cuda"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "pass --workers 0"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "pass --workers 0"),
     ],
 )
 def test_what_the_machine_lacks_is_told(error: Exception, line: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=line), explained(tmp_path, "cuda"):
         raise error
-    with pytest.raises(RuntimeError, match="ours"), explained(tmp_path, "cuda"):
-        raise RuntimeError("ours")
+    for ours in ("ours", "Caught RuntimeError in DataLoader worker process 0.\nours"):
+        with pytest.raises(RuntimeError, match="ours"), explained(tmp_path, "cuda"):
+            raise RuntimeError(ours)
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "line"),
+    [
+        ("load", PermissionError(13, "Permission denied"), r"state\.pt cannot be read .*Permission denied"),
+        ("load", OSError(5, "Input/output error"), r"state\.pt cannot be read"),
+        ("load", MemoryError(), "out of memory on cpu"),
+        ("load", RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory on cpu"),
+        ("optim.Adam.load_state_dict", torch.OutOfMemoryError("CUDA out of memory"), "out of memory on cpu"),
+    ],
+)
+def test_a_whole_state_that_cannot_be_loaded_is_not_called_damaged(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception, line: str
+) -> None:
+    """Its reader would remove it."""
+    assert run_training(config) == 0
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"torch.{where}", fail)
+    with pytest.raises(GconetError, match=line):
+        run_training(config)
+
+
+def test_a_run_cut_off_between_its_last_two_files_is_not_complete(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that says "done" beside older weights would have these used for the answer."""
+    written: list[str] = []
+    replace = os.replace
+
+    def cut_off(source: Path, place: Path) -> None:
+        written.append(Path(place).name)
+        if len([name for name in written if name in ("state.pt", "last.safetensors")]) == 2 * config.steps:
+            raise KeyboardInterrupt
+        replace(source, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config)
+    assert run_training(config) == 0
+    state, weights = torch.load(config.out / "state.pt"), read_checkpoint(config.out / "last.safetensors").state
+    assert state["step"] == config.steps
+    assert all(torch.equal(weights[name], state["model"][name]) for name in weights)
 
 
 def test_a_photo_that_vanished_is_named(config: TrainingConfig) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from gconet.runtime.errors import GconetError, PhotoError, one_line
-from gconet.train.training_state import STATE_NAME
 
 OVERFLOWS = ("can't allocate memory", "not enough memory")  # so torch says it of the CPU's, in a plain RuntimeError
+DEATHS = ("is killed by signal", "exited unexpectedly")  # of a process that prepares photos, as torch says it
 SMALLEST_SCALE = 1.0  # of fp16 losses, which starts at 65536 and is halved when a step overflows
 
 
@@ -33,9 +33,19 @@ def check_losses(losses: Sequence[float], step: int, scaler: torch.amp.GradScale
     )
 
 
+def short_of_memory(error: Exception) -> bool:
+    """Whether memory of the CPU or a GPU was short, as far as the error tells."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in OVERFLOWS)
+
+
 @contextlib.contextmanager
-def explained(out: Path, device: str) -> Iterator[None]:
+def explained(state: Path, device: str) -> Iterator[None]:
     """Turn what torch raises of the machine in the block into a TrainingError.
+
+    Parameters
+    ----------
+    state : file that the run goes on from.
+    device : where it computes.
 
     Raises
     ------
@@ -48,14 +58,14 @@ def explained(out: Path, device: str) -> Iterator[None]:
         yield
     except PhotoError as error:  # one from a worker has the worker's traceback before it
         raise PhotoError(str(error).strip().rpartition("PhotoError: ")[2]) from error
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OVERFLOWS):
+    except (RuntimeError, MemoryError) as error:
+        if short_of_memory(error):
             raise TrainingError(
                 f"out of memory on {device}: lower --group-size or --sizes, or pass --bf16 (in another --out)"
             ) from error
-        if "DataLoader worker" not in str(error):
+        if not any(text in str(error) for text in DEATHS):
             raise
         raise TrainingError(
             f"a process that prepares photos has died ({one_line(error)}), often for want of memory: pass --workers 0, "
-            f"or give it more (in Docker, --shm-size); the run goes on from {out / STATE_NAME}, if it was saved"
+            f"or give it more (in Docker, --shm-size); the run goes on from {state}, if it was saved"
         ) from error

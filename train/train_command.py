@@ -44,10 +44,11 @@ MAY_CHANGE = (
 
 EPILOG = """\
 examples:
-  gconet train --data DUTS_class --vgg vgg16.pth --small-groups cut --out runs/paper              the paper's recipe
+  gconet train --data duts --vgg vgg16.pth --small-groups cut --out runs/paper              the paper's recipe
   gconet train --data DATA --cutouts CUTOUTS --synthetic 0.35 --distractor 0.33 --rotation 20 --scale 0.8 1.3 \\
       --group-size 6 --small-groups repeat --sizes 112 160 224 --bf16 --channels-last --out runs/small
-  torchrun --nproc-per-node 4 -m gconet.train.train_command --data DUTS_class --pairs-per-step 4 --out runs/four
+  torchrun --nproc-per-node 4 -m gconet.train.train_command --data duts --vgg vgg16.pth --small-groups cut \\
+      --device cuda --pairs-per-step 4 --out runs/four
 
 Data: images/<set>/<group>/*.jpg and gts/<set>/<group>/*.png. The same command again goes on where it stopped; Ctrl-C
 saves first. best.safetensors is the best on --hold-out, last.safetensors the newest."""
@@ -91,7 +92,12 @@ def run_training(config: TrainingConfig) -> int:
 
 
 def check_machine(config: TrainingConfig) -> None:
-    """Raise UsageError if the device is not there, `out` cannot be written, or pairs cannot be shared out."""
+    """Raise UsageError for what needs no data to be known.
+
+    That is if the device is not there, `out` cannot be written, or steps or pairs cannot be shared out.
+    """
+    if config.steps:
+        _check_parts(config, config.steps)
     check_device(config.device)
     for option, folder in (("--out", config.out), ("--features", config.features)):
         if folder and (problem := folder_problem(folder)):
@@ -113,6 +119,7 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     """
     processes = Processes.current()
     steps = config.steps_over(len(groups))
+    _check_parts(config, steps)
     classes = PairDataset(groups, config, steps).classes
     config = dataclasses.replace(config, architecture=dataclasses.replace(config.architecture, classes=classes))
 
@@ -134,17 +141,27 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     scaler = torch.amp.GradScaler(torch.device(config.device).type, enabled=config.arithmetic == "fp16")
     settings = _settings(config, steps, groups, held_out)
     state = TrainingState(config.out, model, make_optimizer(model, config, steps), scaler, info, settings, size)
-    if state.resume() and state.step >= steps:
+    state_file = config.out / STATE_NAME
+    with explained(state_file, config.device):
+        resumed = state.resume()
+    if resumed and state.step >= steps:
         processes.say(f"{config.out} is complete: {steps} steps")
         return EXIT_DONE
     watching = Observer(config.out, state.step, steps) if processes.rank == 0 else contextlib.nullcontext()
-    with explained(config.out, config.device), watching as observer, Interruption() as stop:
+    with explained(state_file, config.device), watching as observer, Interruption() as stop:
         train(model, groups, held_out, steps, state, observer, config, stop)
     if state.step < steps:
         processes.say(f"stopped and saved at step {state.step}: the same command goes on from there", file=sys.stderr)
         return EXIT_INTERRUPTED
     processes.say(f"{config.out}: {steps} steps done")
     return EXIT_DONE
+
+
+def _check_parts(config: TrainingConfig, steps: int) -> None:
+    if steps < config.parts:
+        raise UsageError(
+            f"a run of {steps} steps has fewer than the {config.parts} parts by --sizes or --levels: give more --steps"
+        )
 
 
 def check_device(name: str) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from gconet.runtime.atomic import replacing
-from gconet.runtime.errors import CheckpointError
+from gconet.runtime.errors import CheckpointError, one_line
 from gconet.train.checkpoint import Checkpoint, CheckpointInfo, save_checkpoint
+from gconet.train.failures import short_of_memory
 from gconet.train.model import GCoNet
 
 STATE_NAME, LAST_NAME, BEST_NAME = "state.pt", "last.safetensors", "best.safetensors"
@@ -71,7 +72,8 @@ class TrainingState:
         return hashlib.sha256(self.settings.encode()).hexdigest()[:16]
 
     def save(self) -> None:
-        """Write `state.pt` and `last.safetensors`, each atomically."""
+        """Write `last.safetensors`, then `state.pt`, each atomically: what the state calls done is in the other too."""
+        self._export(LAST_NAME)
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -85,7 +87,6 @@ class TrainingState:
         }
         with replacing(self.out / STATE_NAME) as temporary, temporary.open("wb") as file:
             torch.save(content, file)  # by a path, a full disk would be an error of torch's own
-        self._export(LAST_NAME)
 
     def resume(self) -> bool:
         """Load `state.pt` if there is one.
@@ -93,7 +94,9 @@ class TrainingState:
         Raises
         ------
         CheckpointError
-            If the file is damaged, or is of a run with other settings.
+            If the file cannot be read, is damaged, or is of a run with other settings.
+        MemoryError, RuntimeError
+            If memory is short.
         """
         path = self.out / STATE_NAME
         if not path.is_file():
@@ -101,7 +104,11 @@ class TrainingState:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             fingerprint, settings = content["fingerprint"], content.get("settings")
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({one_line(error)}): make it readable") from error
         except Exception as error:  # a damaged file can raise anything
+            if short_of_memory(error):
+                raise
             raise CheckpointError(f"{path} is damaged: remove it to start again") from error
         if fingerprint != self.fingerprint:
             raise CheckpointError(
@@ -117,6 +124,8 @@ class TrainingState:
             self.scaler.load_state_dict(content["scaler"])
             self.step, self.size, self.best = int(content["step"]), int(content["size"]), float(content["best"])
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            if short_of_memory(error):
+                raise
             raise CheckpointError(f"{path} is damaged: remove it to start again") from error
         return True
 
