@@ -176,6 +176,20 @@ def test_attention_loss_is_least_where_all_attention_is_on_the_object() -> None:
     assert elsewhere.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("gap", [5.0, 20.0, 80.0])
+def test_attention_that_is_sure_and_wrong_has_its_gradient(gap: float) -> None:
+    """Of a softmax over pixels, all but one of 16 of them far below: the wrong one goes down, the object's go up."""
+    logits = torch.zeros(2, 16)
+    logits[:, 5] = gap
+    logits.requires_grad_()
+    truth = torch.zeros(2, 1, 64, 64)
+    truth[:, :, 48:, 48:] = 1  # the last pixel
+    attention_loss(logits.softmax(dim=1).view(2, 1, 4, 4), truth).backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad[:, -1], torch.full((2,), -1.0), rtol=0.1, atol=0)
+    torch.testing.assert_close(logits.grad[:, 5], torch.full((2,), 1.0), rtol=0.1, atol=0)
+
+
 def test_the_attention_loss_reaches_the_affinity_and_not_the_decoder(tiny_network: GCoNet) -> None:
     model = initialise(GCoNet(tiny_network.architecture), seed=3)
     outputs = model.training_outputs(IMAGES)

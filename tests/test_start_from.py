@@ -52,6 +52,19 @@ def test_a_gam_cannot_come_from_a_network_without(start: Path) -> None:
         load_start(model, start)
 
 
+def test_levels_that_a_checkpoint_brings_stay_as_they_are(start: Path, tmp_path: Path) -> None:
+    """Only a new level passes on what is above it."""
+    config = TrainingConfig(
+        data=make_data(tmp_path / "data"), out=tmp_path / "run", start_from=start, architecture=SMALL, group_size=2,
+        steps=2, sizes=(32,), levels=(3, 1), learning_rate=1e-9, workers=0,
+    )  # fmt: skip
+    assert run_training(config) == 0
+    before, after = (read_checkpoint(path).state for path in (start, config.out / "last.safetensors"))
+    for name, weight in after.items():
+        if name.startswith("decoder."):
+            torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-6)
+
+
 def test_widths_must_be_the_same(start: Path) -> None:
     """Or all that does not fit would go on as it was drawn, without a word."""
     wider = dataclasses.replace(SMALL, encoder_channels=(8, 12, 16, 24, 40))

@@ -155,6 +155,10 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
     """The run that parsed arguments describe; raises UsageError where they contradict each other."""
     if o.synthetic and o.cutouts is None:
         raise UsageError("--synthetic needs --cutouts")
+    if o.cutouts and not o.synthetic and not o.distractor:
+        raise UsageError(f"--cutouts {o.cutouts} are for --synthetic and --distractor: add one of them")
+    if o.no_gam and o.attention_loss:
+        raise UsageError("--attention-loss teaches the GAM, which --no-gam leaves out: leave one of them out")
     if o.synthetic + o.instances > 1:
         raise UsageError(f"--synthetic {o.synthetic} and --instances {o.instances} are shares of the same groups: "
                          "together at most 1")  # fmt: skip
@@ -167,14 +171,14 @@ def training_config(o: argparse.Namespace) -> TrainingConfig:
         if not any(layer.startswith(prefix) for layer in layers):
             raise UsageError(f"--trainable-encoder {prefix} is the start of no encoder layer: they are named "
                              "conv1.conv1_1 to conv5.conv5_3")  # fmt: skip
-    if 0 < o.steps < (parts := max(len(o.sizes), len(o.levels))):
-        raise UsageError(f"--steps {o.steps} are fewer than the {parts} parts of the run by --sizes or --levels")
     if o.reuse > 1:
         _check_reuse(o)
     elif o.features:
         raise UsageError(f"--features {o.features} is where --reuse keeps features: add it, such as --reuse 4")
+    if o.levels != sorted(o.levels, reverse=True):
+        raise UsageError(f"--levels {_spaced(o.levels)}: coarse levels come first, they are not trained again")
     if o.levels[-1] != 1:
-        raise UsageError(f"--levels {' '.join(map(str, o.levels))}: the last part trains level 1, which is the answer")
+        raise UsageError(f"--levels {_spaced(o.levels)}: the last part trains level 1, which is the answer")
     return TrainingConfig(
         **{
             key: getattr(o, key)
@@ -223,7 +227,7 @@ def _whole(text: str) -> int:
 
 
 def _weight(text: str) -> float:
-    return 0.0 if text == "0" else positive_float(text)
+    return _within(0, math.inf, below=True)(text)
 
 
 def _size(text: str) -> int:
@@ -243,9 +247,8 @@ def _within(low: float, high: float, below: bool = False) -> Callable[[str], flo
         except ValueError:
             value = math.nan
         if not low <= value <= high or (below and value == high):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a number from {low} to {'below ' if below else ''}{high}"
-            )
+            upwards = "up" if high == math.inf else f"to {'below ' if below else ''}{high}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} {upwards}")
         return value
 
     return number

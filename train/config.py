@@ -65,7 +65,8 @@ class TrainingConfig:
     sizes : input sizes for equal parts of the run, smallest first to make early steps cheap; the last one is final.
     levels : finest decoder level to train in equal parts of the run, coarse first for the same reason: two thirds of a
         step's arithmetic are spent on levels 2 and 1, which draw borders. The last one is 1, the answer. A level that
-        joins later passes on at first what the one above it has made, see `new_levels.py`.
+        joins later passes on at first what the one above it has made, see `new_levels.py`, unless `start_from` brings
+        it.
     reuse : steps that a pair serves while levels are coarse, 4 or 3. With more than 1, what the frozen encoder blocks
         make of its photos is computed once and kept, see `kept_features.py`.
     features : folder to keep it in, which runs may share; None for one below `out`.
@@ -122,6 +123,11 @@ class TrainingConfig:
     def steps_over(self, groups: int) -> int:
         """Optimizer steps of the whole run on this many groups."""
         return self.steps or -(-self.epochs * groups // self.pairs_per_step)
+
+    @property
+    def parts(self) -> int:
+        """Steps a run must have for all of its sizes and levels to be trained."""
+        return max(len(self.sizes), len(self.levels))
 
     def size_at(self, step: int, steps: int) -> int:
         """Input size of a step."""

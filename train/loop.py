@@ -120,7 +120,7 @@ def train(
                 rescale_consensus(network, state.size, size)
             state.size = size
         finest, coarser = config.level_at(state.step, steps), config.level_at(max(state.step - 1, 0), steps)
-        if finest < coarser:
+        if finest < coarser and not config.start_from:  # a checkpoint has all levels
             photos, _ = dataset[state.step * config.pairs_per_step].images.to(device).chunk(2)  # the same everywhere
             for network in (model, *state.averages()):
                 join_levels(network, photos, coarser, finest)

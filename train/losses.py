@@ -95,8 +95,10 @@ def attention_loss(attention: Tensor, truth: Tensor, reduction: Literal["sum", "
     on_object = (attention * object_share).sum(dim=(1, 2, 3))
     largest = object_share.amax(dim=(1, 2, 3))  # what the best attention would reach
     shows = largest > SMALLEST_SHARE
-    # Bounded on both sides also where it does not count: no gradient may be infinite times nothing.
-    per_image = torch.where(shows, (largest.clamp(min=SMALLEST_SHARE) / on_object.clamp(min=1e-6)).log(), 0)
+    # Bounded on both sides also where it does not count: no gradient may be infinite times nothing. No more than that,
+    # as attention that is sure and wrong needs its gradient most: behind the softmax it is of the order of 1.
+    on_object = on_object.clamp(min=torch.finfo(on_object.dtype).tiny)
+    per_image = torch.where(shows, largest.clamp(min=SMALLEST_SHARE).log() - on_object.log(), 0)
     return per_image.sum() if reduction == "sum" else per_image.mean()
 
 
