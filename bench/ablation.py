@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gconet.bench.environment import describe_environment
@@ -32,7 +34,7 @@ COLUMNS: Mapping[str, str] = {"s": "S", "max_f": "max-F", "max_e": "max-E", "mae
 
 EPILOG = """\
 example:
-  gconet ablate --data DUTS_class --hold-out SET/apple SET/banana --vgg vgg16.pth --small-groups cut --seeds 0 1 2 \\
+  gconet ablate --data duts --hold-out SET/apple SET/banana --vgg vgg16.pth --small-groups cut --seeds 0 1 2 \\
       --out runs/ablation
 
 Scores are those of the last checkpoints on --hold-out, by eval-co-sod, never of the best: choosing among checkpoints by
@@ -87,6 +89,7 @@ def _run_rows(
     held_out: Sequence[LabelledGroup],
 ) -> int:
     results: dict[str, list[dict[str, float]]] = {}
+    path = config.out / "ablation.json"
     for row in rows:
         for number in seeds:
             run_config = _run_config(config, row, number)
@@ -97,9 +100,21 @@ def _run_rows(
             checkpoint = read_checkpoint(run_config.out / LAST_NAME)
             scores = network_scores(checkpoint.network(), held_out, checkpoint.info.preprocessing)
             results.setdefault(row, []).append(dataclasses.asdict(scores))
-        write_json(config.out / "ablation.json", _document(config, seeds, results))
+        document = _document(config, seeds, results)
+        document["rows"] = _rows_before(path, document) | document["rows"]
+        write_json(path, document)
     print(ablation_table(results))
     return EXIT_DONE
+
+
+def _rows_before(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of an earlier run into the same folder, if its settings and seeds were these."""
+    try:
+        earlier = json.loads(path.read_bytes())
+        same = all(earlier[key] == json.loads(json.dumps(document[key])) for key in ("settings", "seeds"))
+        return dict(earlier["rows"]) if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
@@ -111,7 +126,14 @@ def _run_config(config: TrainingConfig, row: str, seed: int) -> TrainingConfig:
     switches = ROWS[row]
     architecture = dataclasses.replace(config.architecture, gam=switches.gam, gcm=switches.gcm, acm=switches.acm)
     folder = row.lower().replace("+", "-").strip("-")
-    return dataclasses.replace(config, architecture=architecture, seed=seed, out=config.out / f"{folder}-seed{seed}")
+    return dataclasses.replace(
+        config,
+        architecture=architecture,
+        weights=config.weights if switches.gam else dataclasses.replace(config.weights, attention=0.0),
+        seed=seed,
+        out=config.out / f"{folder}-seed{seed}",
+        features=config.features or (config.out / "features" if config.reuse > 1 else None),
+    )
 
 
 def _document(

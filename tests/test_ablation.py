@@ -28,6 +28,13 @@ def test_rows_are_trained_with_their_switches_and_scored(tmp_path: Path, capsys:
         assert (architecture.gam, architecture.gcm, architecture.acm) == (ROWS[row].gam, ROWS[row].gcm, ROWS[row].acm)
     assert capsys.readouterr().out.splitlines()[-1].startswith("GAM+GCM")
 
+    # Rows that are trained later join those there, if all else is the same.
+    assert run(ablation.main, [*arguments[:-2], "+GAM"]) == 0
+    later = json.loads((tmp_path / "runs" / "ablation.json").read_text())
+    assert list(later["rows"]) == ["baseline", "GAM+GCM", "+GAM"]
+    assert later["rows"]["baseline"] == document["rows"]["baseline"]
+    capsys.readouterr()
+
     assert run(ablation.main, [*arguments[:4], "--steps", "1"]) == 2
     assert "--hold-out" in capsys.readouterr().err
     for argument in (["--seed", "1"], ["--no-gam"]):  # the rows and --seeds say
@@ -55,6 +62,18 @@ def test_rows_that_go_on_with_a_checkpoint(tmp_path: Path, capsys: pytest.Captur
     assert document["settings"]["start_from"] == "start.safetensors"
     assert document["seeds"] == [1]  # named twice, it is still one run
     assert len(document["rows"]["+GAM"]) == 1
+
+
+def test_features_are_computed_once_for_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs"
+    arguments = ["--data", str(make_data(tmp_path / "data")), "--out", str(out), "--hold-out", "toys/disc", "--steps",
+                 "2", "--group-size", "2", "--sizes", "32", "--workers", "0", "--levels", "4", "1", "--reuse", "2",
+                 "--attention-loss", "1", "--rows", "baseline", "+ACM"]  # fmt: skip
+    assert run(ablation.main, arguments) == 0
+    assert "0 are computed on the way" in capsys.readouterr().out
+    assert len(list(out.glob("features/*/*"))) == 1
+    record = json.loads((out / "baseline-seed0/log.jsonl").read_text().splitlines()[0])
+    assert record["loss/collaborating"] == 0  # what has no GAM has no attention to teach
 
 
 def test_all_six_rows_of_the_papers_table_are_there() -> None:

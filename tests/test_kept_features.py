@@ -126,6 +126,13 @@ def test_other_photos_sizes_and_frozen_weights_are_kept_apart(config: TrainingCo
     assert KeptFeatures(model, dataset, config, STEPS).folder in folders
 
 
+@pytest.mark.parametrize("changed", ["images/toys/disc/0.jpg", "gts/toys/disc/0.png"])
+def test_files_that_have_changed_are_kept_apart(config: TrainingConfig, changed: str) -> None:
+    before = _kept(config)[0].folder
+    (config.data / changed).write_bytes((config.data / changed.replace("disc/0", "square/1")).read_bytes())
+    assert _kept(config)[0].folder != before
+
+
 def test_a_damaged_file_is_made_again(config: TrainingConfig) -> None:
     kept, _, _ = _kept(config)
     before = kept[0]

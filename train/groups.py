@@ -94,7 +94,7 @@ def hold_out(groups: Sequence[LabelledGroup], names: Iterable[str]) -> tuple[lis
     wanted = set(names)
     unknown = sorted(wanted - {group.name for group in groups})
     if unknown:
-        raise DataError([f"no group {name} to hold out: names are like {groups[0].name}" for name in unknown])
+        raise DataError([f"there is no group {name}: names are like {groups[0].name}" for name in unknown])
     return [group for group in groups if group.name not in wanted], [group for group in groups if group.name in wanted]
 
 
@@ -106,11 +106,11 @@ def leave_out_copies(training: Sequence[LabelledGroup], held_out: Sequence[Label
     DataError
         If a photo cannot be read.
     """
-    seen = {_digest(sample.photo) for group in held_out for sample in group.samples}
+    seen = {digest(sample.photo) for group in held_out for sample in group.samples}
     if not seen:
         return list(training)
     return [
-        LabelledGroup(group.name, tuple(sample for sample in group.samples if _digest(sample.photo) not in seen))
+        LabelledGroup(group.name, tuple(sample for sample in group.samples if digest(sample.photo) not in seen))
         for group in training
     ]
 
@@ -120,7 +120,8 @@ def read_pictures(sample: Sample) -> tuple[Image.Image, Image.Image]:
     return Image.fromarray(read_photo(sample.photo)), Image.fromarray(read_mask(sample.mask))
 
 
-def _digest(path: Path) -> bytes:
+def digest(path: Path) -> bytes:
+    """SHA-256 of a file; raises DataError if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:

@@ -23,8 +23,9 @@ from gconet.runtime.atomic import cannot_write, replacing
 from gconet.runtime.errors import UsageError
 from gconet.train.config import COARSE, TrainingConfig
 from gconet.train.failures import TrainingError
+from gconet.train.groups import digest
 from gconet.train.model import GCoNet
-from gconet.train.pairs import PairBatch, PairDataset
+from gconet.train.pairs import WAY, PairBatch, PairDataset
 from gconet.train.validation import autocast
 
 ORDER_STREAM = 2  # of random numbers: pairs come again in orders that are drawn apart from all else
@@ -138,19 +139,20 @@ class KeptFeatures:
         return tensors | {"labels": batch.labels}
 
     def _fingerprint(self) -> str:
-        """Of the frozen blocks' weights, and of all that the pairs depend on."""
+        """Of the frozen blocks' weights, and of all that the pairs depend on; DataError if a file cannot be read."""
         c = self._config
         made_of = {
             "seed": c.seed, "size": c.size_at(0, 1), "group_size": c.group_size, "small_groups": c.small_groups,
             "balance": c.balance, "augmentation": dataclasses.asdict(c.augmentation), "arithmetic": c.arithmetic,
-            "cutouts": [path.name for path in self._dataset.cutouts.pictures],
-            "groups": {g.name: [sample.photo.name for sample in g.samples] for g in self._dataset.groups},
+            "cutouts": [digest(path).hex() for path in self._dataset.cutouts.pictures],
+            "groups": [[digest(s.photo).hex() + digest(s.mask).hex() for s in g.samples] for g in self._dataset.groups],
+            "way": WAY,
         }  # fmt: skip
-        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
+        made = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
         for block in list(self._model.encoder.children())[: self._blocks]:
             for parameter in block.parameters():
-                digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+                made.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+        return made.hexdigest()[:16]
 
 
 def _frozen_blocks(model: GCoNet) -> int:

@@ -21,6 +21,7 @@ from gconet.train.groups import LabelledGroup, read_pictures
 OBJECT_SHARE = (0.25, 0.7)  # of the photo's side, for the object a synthetic group shares
 DISTRACTOR_SHARE = (0.2, 0.45)
 JIGSAW_SHARE = (0.35, 0.6)  # of the canvas, for the photo of the other group
+WAY = 2  # of making pairs; raise it where they come out otherwise: kept features are of pairs made in one way
 EPOCH_STREAM = 1  # of random numbers: the order of an epoch is drawn apart from its pairs
 
 
