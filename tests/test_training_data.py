@@ -102,7 +102,7 @@ def test_bad_data_is_named_before_training_starts(
     expected = spoil(root)
     arguments = ["--data", str(root), "--out", str(tmp_path / "run"), "--group-size", "4"]
     if (root / "cutouts").is_dir():
-        arguments += ["--cutouts", str(root / "cutouts")]
+        arguments += ["--cutouts", str(root / "cutouts"), "--synthetic", "0.5"]
     assert run(main, arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
@@ -129,10 +129,14 @@ def test_held_out_photos_leave_the_training_groups_by_content(tmp_path: Path) ->
     assert [group.name for group in held] == ["toys/disc"]
     assert copy not in [sample.photo for group in training for sample in group.samples]
     assert [len(group.samples) for group in training] == [4, 4]
-    with pytest.raises(DataError, match="no group toys/star"):
+    with pytest.raises(DataError, match="there is no group toys/star"):
         hold_out(read_groups(root), ["toys/star"])
     with pytest.raises(DataError, match="at least two"):
         checked_groups(dataclasses.replace(config, hold_out=("toys/disc", "toys/square")))
+    for photo in (root / "images/toys/square").iterdir():
+        photo.write_bytes(copy.read_bytes())
+    with pytest.raises(DataError, match=r"^all photos of the group toys/square are in held-out groups too: leave it"):
+        checked_groups(config)
     copy.unlink()
     with pytest.raises(DataError, match=r"copy\.jpg cannot be read"):
         leave_out_copies([LabelledGroup("copy", (Sample(copy, copy),))], held)
@@ -157,6 +161,8 @@ def test_held_out_groups_may_be_small_but_not_damaged(tmp_path: Path, capsys: py
      "--scale nan 1", "--learning-rate 0", "--learning-rate inf", "--encoder-rate -1", "--encoder-rate nan",
      "--workers -1", "--synthetic 1.5", "--distractor -0.1", "--rotation 181", "--rotation nan", "--colour 1",
      "--instances 1 --synthetic 0.3 --cutouts .", "--trainable-encoder conv5_3",
+     "--cutouts . --instances 0.5", "--attention-loss 1 --no-gam", "--levels 2 4 1", "--levels 1 2",
+     "--attention-loss -0.5", "--crossed-loss inf",
      "--steps 1 --sizes 32 48", "--fp16 --bf16", "--sizes big",
      "--device cuda:99", "--device meta", "--device tpu", "--small-groups drop"],
 )  # fmt: skip

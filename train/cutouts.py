@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gconet.runtime.errors import PhotoError, one_line
 from gconet.train.augment import Picture
 from gconet.train.groups import DataError, Sample, read_pictures
 
@@ -37,10 +38,16 @@ class Cutouts:
         return len(self.pictures) + len(self.masked)
 
     def read(self, index: int) -> Picture:
-        """One cut-out as RGBA."""
+        """One cut-out as RGBA; raises PhotoError where it cannot be read."""
         if index < len(self.pictures):
-            with Image.open(self.pictures[index], formats=FORMATS) as image:
-                return image.convert("RGBA")
+            path = self.pictures[index]
+            try:
+                with Image.open(path, formats=FORMATS) as image:
+                    return image.convert("RGBA")
+            except Exception as error:  # Pillow's decoders raise almost anything
+                raise PhotoError(
+                    f"the cut-out {path} cannot be read ({one_line(error)}): replace it or leave it out"
+                ) from error
         photo, mask = read_pictures(self.masked[index - len(self.pictures)])
         photo.putalpha(mask)
         return photo

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from gconet.runtime.errors import GconetError, one_line
+from gconet.runtime.errors import GconetError
 from gconet.runtime.photos import read_photo
 from gconet.train.config import TrainingConfig
 from gconet.train.cutouts import Cutouts
@@ -46,7 +46,12 @@ def checked_groups(config: TrainingConfig) -> tuple[list[LabelledGroup], list[La
             progress.update()
     if not problems:
         training = leave_out_copies(training, held_out)
-        problems = _too_few(training, config)
+        problems = [
+            f"all photos of the group {group.name} are in held-out groups too: leave it out, or hold it out"
+            for group in training
+            if not group.samples
+        ]
+        problems = problems or _too_few(training, config)
     if problems:
         raise DataError(problems)
     return training, held_out
@@ -83,6 +88,6 @@ def _sample_problems(sample: Sample) -> list[str]:
 def _cutout_problems(cutouts: Cutouts, index: int) -> list[str]:
     try:
         cutouts.read(index)
-    except Exception as error:  # Pillow's decoders raise almost anything
-        return [f"the cut-out {cutouts.pictures[index]} cannot be read ({one_line(error)}): replace it or leave it out"]
+    except GconetError as error:
+        return [str(error)]
     return []

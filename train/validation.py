@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from gconet.train.groups import LabelledGroup, read_pictures
 from gconet.train.model import GCoNet
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-MAX_GROUP = 16  # photos of a group seen at once; larger groups are cut, which is quicker and no harder
+MAX_GROUP = 16  # photos of a group seen at once; larger groups are cut into even parts, which is quicker and no harder
 
 
 @torch.inference_mode()
@@ -26,8 +27,9 @@ def validate(
     """Mean `s_measure` and `mae` over the photos of the groups, at the network's resolution; empty without groups."""
     scores: list[tuple[float, float]] = []
     for group in groups:
-        for start in range(0, len(group.samples), MAX_GROUP):
-            part = LabelledGroup(group.name, group.samples[start : start + MAX_GROUP])
+        count, parts = len(group.samples), -(-len(group.samples) // MAX_GROUP)
+        for start, end in pairwise(count * number // parts for number in range(parts + 1)):
+            part = LabelledGroup(group.name, group.samples[start:end])
             for saliency, mask in zip(*predict(model, part, size, config, finest), strict=True):
                 scores.append((s_measure(saliency, mask >= 0.5), mean_absolute_error(saliency, mask)))
     if not scores:
