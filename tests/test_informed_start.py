@@ -53,23 +53,34 @@ def test_a_network_without_gam_gets_its_encoder_scaled_only(
 
 @torch.no_grad()
 def test_an_informed_gam_attends_to_what_the_photos_share() -> None:
-    """Four photos of noise in which one feature vector comes back, at a place of its own in each."""
+    """Eight pixels of each photo are of one thing; things differ in other channels than backgrounds do, as much."""
     generator = torch.Generator().manual_seed(0)
-    groups, places = [], torch.arange(4) * 5
+    groups, objects = [], []
     for _ in range(30):
         features = torch.randn(4, 32, 25, generator=generator)
-        features[torch.arange(4), :, places] = 3 * torch.randn(32, generator=generator)
+        features[:, :10] *= 3
+        places = torch.randperm(25, generator=generator)[:8]
+        features[:, :, places] = torch.randn(4, 32, 8, generator=generator)
+        features[:, 20:, places] += 3 * torch.randn(12, 1, generator=generator)
+        covered = torch.zeros(4, 1, 25)
+        covered[:, :, places] = 1
         groups.append(features.relu().view(4, 32, 5, 5))
+        objects.append(covered.view(4, 1, 5, 5))
     ordinary = initialise(GCoNet(SMALL), seed=1).gam
-    informed = copy.deepcopy(ordinary)
-    assert isinstance(informed, GroupAffinityModule)
-    set_up_gam(informed, groups[:20])
+    assert isinstance(ordinary, GroupAffinityModule)
+    informed, without_masks = copy.deepcopy(ordinary), copy.deepcopy(ordinary)
+    set_up_gam(informed, groups[:20], objects[:20])
+    set_up_gam(without_masks, groups[:20], [torch.zeros_like(covered) for covered in objects[:20]])
 
     def share(gam: GroupAffinityModule) -> float:
-        return float(torch.stack([gam(g).attention.flatten(1)[torch.arange(4), places] for g in groups[20:]]).mean())
+        on_object = [(gam(g).attention * o).sum() / 4 for g, o in zip(groups[20:], objects[20:], strict=True)]
+        return float(torch.stack(on_object).mean())
 
-    assert share(informed) > 2.5 / 25
-    assert share(informed) > 1.5 * share(ordinary)
+    assert share(ordinary) < 0.5
+    assert 0.8 < share(without_masks) < 0.9
+    assert share(informed) > 0.95
+    entropies = torch.cat([-(a * a.log()).sum(1) for a in (informed(g).attention.flatten(1) for g in groups[:20])])
+    assert entropies.exp().mean().item() == pytest.approx(0.2 * 25, rel=0.02)
 
 
 @torch.no_grad()
@@ -77,7 +88,7 @@ def test_an_informed_consensus_is_the_mean_feature_and_what_sets_the_group_apart
     generator = torch.Generator().manual_seed(0)
     groups = [torch.randn(4, 32, 5, 5, generator=generator).relu() for _ in range(20)]
     gam = GroupAffinityModule(32)
-    set_up_gam(gam, groups)
+    set_up_gam(gam, groups, [torch.zeros(4, 1, 5, 5)] * 20)
     averages, attended, consensus = (
         torch.stack(rows)
         for rows in zip(*(

@@ -6,9 +6,10 @@ GAM attends to backgrounds, so the decoder learns to do without a consensus befo
 
 1. Every encoder layer is divided by the root mean square of its output, and the next multiplied by it. ReLU is
    homogeneous: the network is the same function but for the scale of its five outputs.
-2. Query and key project onto the leading principal components of C5, each at unit variance, so that the affinity of two
-   pixels tells how much more alike they are than any two. The consensus starts as the mean feature of all groups, which
-   plain average pooling comes close to, and what sets this group's attended feature apart from the others'.
+2. Query and key whiten C5 by the statistics of background pixels, those that no group's object covers: what backgrounds
+   have in common counts for little then, and objects stand out (for templates: Hariharan et al., Discriminative
+   Decorrelation for Clustering and Classification, ECCV 2012). The consensus starts as the mean feature of all groups,
+   which plain average pooling comes close to, and what sets this group's attended feature apart from the others'.
    With the attended feature alone the decoder learned more slowly than without a GAM (bench/results/NOTES.md).
 """
 
@@ -19,6 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gconet.train.config import TrainingConfig
@@ -28,9 +30,11 @@ from gconet.train.pairs import PairDataset
 from gconet.train.validation import autocast
 
 PAIRS = 24  # of groups, the first of the run
-COMPONENTS = 128  # of C5 that are compared; more are mostly noise: attention on unseen objects falls
-RIDGE = 0.3  # of the mean variance, added to each: small components are not blown up
-SHARPNESS = 0.7  # of query and key; with it about 40 of 196 pixels of a photo share its attention
+BACKGROUND = 0.02  # a pixel of C5 of which an object covers less is background
+RIDGE = 0.1  # of the mean variance, added to each: small components are not blown up
+SPREAD = 0.2  # of a photo's pixels, in effect, share its attention
+FLAT = 0.3  # factor of query and key at which no pixel's attention is so small that float32 loses it
+SHARPEST, HALVINGS = 100.0, 20  # of the search for the factor with that spread
 
 
 @torch.no_grad()
@@ -40,31 +44,43 @@ def start_informed(model: GCoNet, groups: Sequence[LabelledGroup], config: Train
     dataset = PairDataset(groups, dataclasses.replace(config, sizes=config.sizes[-1:]), steps)
     scales = _LayerScales(model)
     halves: list[Tensor] = []
+    objects: list[Tensor] = []
     for index in range(min(PAIRS, len(dataset))):
+        batch = dataset[index]
         with autocast(config):
-            features = model.encoder(dataset[index].images)[-1]
+            features = model.encoder(batch.images)[-1]
         halves += features.float().chunk(2)
+        covered = torch.maximum(batch.truth, batch.crossed_truth)
+        objects += F.adaptive_avg_pool2d(covered, (features.shape[2], features.shape[3])).chunk(2)
     halves = [half / scales.last for half in halves]
     scales.apply()
     if isinstance(model.gam, GroupAffinityModule):
-        set_up_gam(model.gam, halves)
+        set_up_gam(model.gam, halves, objects)
 
 
 @torch.no_grad()
-def set_up_gam(gam: GroupAffinityModule, groups: Sequence[Tensor]) -> None:
-    """Set the projections of `gam` from features (N, C, h, w) of groups, in place."""
-    pixels = torch.cat([features.permute(0, 2, 3, 1).flatten(0, 2) for features in groups])  # M, C
-    mean = pixels.mean(dim=0)
-    covariance = torch.cov(pixels.T.double(), correction=0)  # in float32 it does not converge where channels are dead
-    variances, components = (found.to(pixels.dtype) for found in torch.linalg.eigh(covariance))
-    kept = min(COMPONENTS, len(mean) // 4 or 1)
-    scale = (variances[-kept:] + RIDGE * variances.mean()).clamp(min=torch.finfo(pixels.dtype).tiny).rsqrt()
-    whiten = components[:, -kept:] @ torch.diag(scale) @ components[:, -kept:].T  # C, C, symmetric
+def set_up_gam(gam: GroupAffinityModule, groups: Sequence[Tensor], objects: Sequence[Tensor]) -> None:
+    """Set the projections of `gam`, in place.
 
-    # Sums over `kept` components grow with their root, and are divided by that of C.
-    project = whiten * SHARPNESS * (len(mean) / kept) ** 0.25
-    for layer in (gam.query, gam.key):
-        _set(layer, project, -project @ mean)
+    Parameters
+    ----------
+    groups : features (N, C, h, w) of each.
+    objects : (N, 1, h, w) in [0, 1] for each, how much of a pixel the objects of groups cover.
+    """
+    covered = _pixels(objects)[:, 0]
+    background = _pixels(groups)[covered < max(BACKGROUND, covered.min().item() + BACKGROUND)]  # M, C
+    mean = background.mean(dim=0)
+    covariance = torch.cov(background.T.double(), correction=0)  # in float32 it does not converge with dead channels
+    variances, components = (found.to(mean.dtype) for found in torch.linalg.eigh(covariance))
+    scale = (variances + RIDGE * variances.mean()).clamp(min=torch.finfo(mean.dtype).tiny).rsqrt()
+    whiten = components @ torch.diag(scale) @ components.T  # C, C, symmetric
+
+    def compare(factor: float) -> None:
+        for layer in (gam.query, gam.key):
+            _set(layer, factor * whiten, -factor * whiten @ mean)
+
+    compare(FLAT)
+    compare(FLAT * math.sqrt(_sharper([gam(features).attention.flatten(1) for features in groups])))
 
     identity, none = torch.eye(len(mean)), torch.zeros_like(mean)
     _set(gam.output, identity, none)
@@ -72,6 +88,22 @@ def set_up_gam(gam: GroupAffinityModule, groups: Sequence[Tensor]) -> None:
     pooled = torch.stack([gam(features).consensus.flatten() for features in groups])
     weight = _size(averages) / _size(pooled)
     _set(gam.output, identity * weight, averages.mean(dim=0) - pooled.mean(dim=0) * weight)
+
+
+def _sharper(attentions: Sequence[Tensor]) -> float:
+    """The power to which attention (N, pixels) must be raised, and summed to 1 again, to have the wanted spread.
+
+    Agreement grows with the square of the factor of query and key, so attention is raised to that power.
+    """
+    logarithms = [attention.clamp(min=torch.finfo(attention.dtype).tiny).log() for attention in attentions]
+    low, high = 1 / SHARPEST, SHARPEST
+    for _ in range(HALVINGS):
+        power = math.sqrt(low * high)
+        sharper = [(power * logarithm).log_softmax(dim=1) for logarithm in logarithms]
+        entropies = [-(logarithm.exp() * logarithm).sum(dim=1) for logarithm in sharper]
+        spread = torch.cat(entropies).exp().mean() / sharper[0].shape[1]
+        low, high = (power, high) if spread > SPREAD else (low, power)
+    return power
 
 
 class _LayerScales:
@@ -107,6 +139,11 @@ class _LayerScales:
             before = scale
         for hook in self._hooks:
             hook.remove()
+
+
+def _pixels(maps: Sequence[Tensor]) -> Tensor:
+    """All pixels of groups (N, C, h, w), as (pixels, C)."""
+    return torch.cat([values.permute(0, 2, 3, 1).flatten(0, 2) for values in maps])
 
 
 def _size(values: Tensor) -> Tensor:

@@ -65,8 +65,8 @@ class PairDataset(Dataset[PairBatch]):
 
     @property
     def classes(self) -> int:
-        """Group labels: one per real group, then one per cut-out."""
-        return len(self.groups) + len(self.cutouts)
+        """Group labels: one per real group, then one per cut-out picture; objects of photos have their group's."""
+        return len(self.groups) + len(self.cutouts.pictures)
 
     def __len__(self) -> int:
         return self.steps * self.config.pairs_per_step
@@ -87,11 +87,14 @@ class PairDataset(Dataset[PairBatch]):
             torch.from_numpy(images),
             _truth([example.own for example in examples]),
             _truth([example.other for example in examples]),
-            torch.tensor(chosen).repeat_interleave(count),
+            torch.tensor([self._class_of(label) for label in chosen]).repeat_interleave(count),
         )
 
     def _labels(self, index: int, rng: np.random.Generator) -> list[int]:
-        """The two groups of a pair; each may give way to a synthetic one, never with the other's object."""
+        """The two groups of a pair; each may give way to a synthetic one, never with the other's object.
+
+        Numbers are of the real groups, then of the cut-outs, those from photos last.
+        """
         count = len(self.groups)
         epoch, position = divmod(index, count)
         order = np.random.default_rng((self.config.seed, epoch, EPOCH_STREAM)).permutation(count)
@@ -107,20 +110,17 @@ class PairDataset(Dataset[PairBatch]):
             labels = np.where(draw < synthetic, count + rng.choice(pictures, 2, replace=False), labels).tolist()
         if masked and instances:
             real = labels
-            while labels is real or self._group_of(labels[0]) == self._group_of(labels[1]) is not None:
+            while labels is real or self._class_of(labels[0]) == self._class_of(labels[1]):
                 numbers = count + pictures + rng.choice(masked, 2, replace=False)
                 labels = np.where(draw >= 1 - instances, numbers, real).tolist()
         return labels
 
-    def _group_of(self, label: int) -> int | None:
-        """The real group whose object a group shows; None for one of a cut-out picture."""
-        first = len(self.groups) + len(self.cutouts.pictures)
-        if label < len(self.groups):
+    def _class_of(self, label: int) -> int:
+        """What a group shows: for an object of a photo, its real group."""
+        if label < self.classes:
             return label
-        if label < first:
-            return None
         ends = np.cumsum([len(group.samples) for group in self.groups])
-        return int(np.searchsorted(ends, label - first, side="right"))
+        return int(np.searchsorted(ends, label - self.classes, side="right"))
 
     def _photos_each(self, labels: Sequence[int]) -> int:
         if self.config.small_groups != "cut":
@@ -178,11 +178,13 @@ class PairDataset(Dataset[PairBatch]):
 
     def _cutouts_of(self, *labels: int) -> set[int]:
         """The cut-outs, by number, that show the object of any of these groups."""
-        numbers = {label - len(self.groups) for label in labels if label >= len(self.groups)}
-        if self.cutouts.masked:
-            for group in (number for label in labels if (number := self._group_of(label)) is not None):
-                first = len(self.cutouts.pictures) + sum(len(before.samples) for before in self.groups[:group])
-                numbers |= set(range(first, first + len(self.groups[group].samples)))
+        numbers = set()
+        for shown in map(self._class_of, labels):
+            if shown >= len(self.groups):
+                numbers.add(shown - len(self.groups))
+            elif self.cutouts.masked:
+                first = len(self.cutouts.pictures) + sum(len(before.samples) for before in self.groups[:shown])
+                numbers |= set(range(first, first + len(self.groups[shown].samples)))
         return numbers
 
     def _synthetic_picture(
@@ -191,7 +193,7 @@ class PairDataset(Dataset[PairBatch]):
         """A cut-out over a photo of a third group, up to two further cut-outs beside or upon it, none of `other`'s."""
         known = self._cutouts_of(label, other)
         spare = len(known) < len(self.cutouts)
-        shown = {self._group_of(label), self._group_of(other)}
+        shown = {self._class_of(label), self._class_of(other)}
         # Where there is no third group, any: its object is then taken for something else.
         backgrounds = [g for i, g in enumerate(self.groups) if i not in shown] or self.groups
         group = backgrounds[int(rng.integers(len(backgrounds)))]
