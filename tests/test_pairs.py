@@ -287,7 +287,6 @@ def test_instance_groups_show_one_object_of_one_photo(config: TrainingConfig, wi
     groups = read_groups(config.data)
     dataset = PairDataset(groups, config, 12)
     first = len(groups) + (2 if with_cutouts else 0)
-    photos = [sample for group in groups for sample in group.samples]
     assert dataset.classes == first
     deviations = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     means = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
