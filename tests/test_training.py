@@ -147,7 +147,7 @@ def test_a_run_with_other_settings_does_not_go_on(
     config: TrainingConfig, change: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_command, "load_vgg16", lambda *_: None)
-    config = dataclasses.replace(config, steps=1)
+    config = dataclasses.replace(config, steps=1, sizes=(32,))
     assert run_training(config) == 0
     moved = dataclasses.replace(config, workers=1, save_every=7)
     assert run_training(moved) == 0  # complete: these may change
@@ -157,7 +157,7 @@ def test_a_run_with_other_settings_does_not_go_on(
 
 @pytest.mark.parametrize("part", ["model", "optimizer", "step", None])
 def test_a_damaged_state_is_one_line(config: TrainingConfig, part: str | None) -> None:
-    config = dataclasses.replace(config, steps=1)
+    config = dataclasses.replace(config, steps=1, sizes=(32,))
     assert run_training(config) == 0
     path = config.out / "state.pt"
     if part is None:
