@@ -31,6 +31,20 @@ def config(tmp_path: Path) -> TrainingConfig:
     )  # fmt: skip
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The cut-outs that are read, by number."""
+    numbers: list[int] = []
+    read = Cutouts.read
+
+    def remember(self: Cutouts, index: int) -> Picture:
+        numbers.append(index)
+        return read(self, index)
+
+    monkeypatch.setattr(Cutouts, "read", remember)
+    return numbers
+
+
 def test_pairs_are_the_same_whenever_they_are_made(config: TrainingConfig) -> None:
     groups = read_groups(config.data)
     first, second = (PairDataset(groups, config, 6) for _ in range(2))
@@ -100,7 +114,7 @@ def test_synthetic_groups_are_labelled_by_their_cutout(config: TrainingConfig, s
 
 @pytest.mark.parametrize("shares", [{"synthetic": 1.0}, {"instances": 1.0}, {"synthetic": 0.5, "instances": 0.5}])
 def test_synthetic_photos_show_nothing_of_the_pair_unmarked(
-    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, shares: dict[str, float]
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, drawn: list[int], shares: dict[str, float]
 ) -> None:
     """Neither as a distractor nor in the background: it would be a shared object that is marked as none."""
     assert config.cutouts
@@ -110,13 +124,8 @@ def test_synthetic_photos_show_nothing_of_the_pair_unmarked(
     groups = read_groups(config.data)
     dataset = PairDataset(groups, config, 30)
     photos = [sample.photo for group in groups for sample in group.samples]
-    drawn: list[int] = []
     backgrounds: list[str] = []
-    read, open_pictures = Cutouts.read, pairs.read_pictures
-
-    def remember(self: Cutouts, index: int) -> Picture:
-        drawn.append(index)
-        return read(self, index)
+    open_pictures = pairs.read_pictures
 
     def remember_background(sample: Sample) -> tuple[Picture, Picture]:
         backgrounds.append(sample.photo.parent.name)
@@ -126,7 +135,6 @@ def test_synthetic_photos_show_nothing_of_the_pair_unmarked(
         """Its picture's name, or the class of the photo it comes from."""
         return str(cutout) if cutout < 4 else photos[cutout - 4].parent.name
 
-    monkeypatch.setattr(Cutouts, "read", remember)
     monkeypatch.setattr(pairs, "read_pictures", remember_background)
     distractors = 0
     for index in range(30):
@@ -144,18 +152,8 @@ def test_synthetic_photos_show_nothing_of_the_pair_unmarked(
     assert distractors > 60
 
 
-def test_without_a_third_object_synthetic_photos_have_no_distractor(
-    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_third_object_synthetic_photos_have_no_distractor(config: TrainingConfig, drawn: list[int]) -> None:
     """There are two cut-outs, and no photo shows both."""
-    drawn: list[int] = []
-    read = Cutouts.read
-
-    def remember(self: Cutouts, index: int) -> Picture:
-        drawn.append(index)
-        return read(self, index)
-
-    monkeypatch.setattr(Cutouts, "read", remember)
     config = dataclasses.replace(config, augmentation=Augmentation(synthetic=1.0), group_size=3)
     groups = read_groups(config.data)
     labels = PairDataset(groups, config, 1)[0].labels - len(groups)
@@ -163,19 +161,11 @@ def test_without_a_third_object_synthetic_photos_have_no_distractor(
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_no_pair_is_of_one_class_twice(config: TrainingConfig, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pair_is_of_one_class_twice(config: TrainingConfig, count: int, drawn: list[int]) -> None:
     """An object cut out of a photo is of the same class as its group, and as every other object of the group."""
     groups = read_groups(config.data)[:count]
     options = Augmentation(instances=0.6)
     dataset = PairDataset(groups, dataclasses.replace(config, cutouts=None, augmentation=options, group_size=1), 60)
-    drawn: list[int] = []
-    read = Cutouts.read
-
-    def remember(self: Cutouts, index: int) -> Picture:
-        drawn.append(index)
-        return read(self, index)
-
-    monkeypatch.setattr(Cutouts, "read", remember)
     assert dataset.classes == count
     assert all(first != second for first, second in (dataset[index].labels.tolist() for index in range(60)))
     assert len(drawn) > 60
@@ -248,28 +238,19 @@ def test_without_cutouts_every_distractor_is_the_other_groups_object(config: Tra
     assert (batch.crossed_truth.flatten(1).amax(dim=1) > 0.9).float().mean() > 0.7  # some lie outside the photo
 
 
-def test_no_cut_out_distractor_shows_the_object_of_either_group(
-    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_cut_out_distractor_shows_the_object_of_either_group(config: TrainingConfig, drawn: list[int]) -> None:
     """It would be a shared object that is marked as none."""
     config = dataclasses.replace(config, cutouts=None, augmentation=Augmentation(distractor=1.0, instances=0.001))
     groups = read_groups(config.data)
     photos = [sample.photo for group in groups for sample in group.samples]
-    drawn: list[str] = []
-    original = Cutouts.read
-
-    def remember(self: Cutouts, index: int) -> Picture:
-        drawn.append(photos[index].parent.name)
-        return original(self, index)
-
-    monkeypatch.setattr(Cutouts, "read", remember)
     dataset = PairDataset(groups, config, 12)
     seen = 0
     for index in range(12):
         drawn.clear()
         labels = dataset[index].labels.unique().tolist()
         assert max(labels) < len(groups)
-        assert not {groups[label].name.split("/")[-1] for label in labels} & set(drawn)
+        shown = {photos[index].parent.name for index in drawn}
+        assert not {groups[label].name.split("/")[-1] for label in labels} & shown
         seen += len(drawn)
     assert seen > 10
     (left, right), _ = groups[:2], drawn.clear()

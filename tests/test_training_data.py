@@ -12,8 +12,9 @@ from PIL import Image
 from shapes import make_cutouts, make_data
 
 from gconet.runtime.command_line import run
-from gconet.runtime.errors import UsageError
+from gconet.runtime.errors import PhotoError, UsageError
 from gconet.train.config import TrainingConfig
+from gconet.train.cutouts import Cutouts
 from gconet.train.data_check import checked_groups
 from gconet.train.groups import DataError, LabelledGroup, Sample, hold_out, leave_out_copies, read_groups
 from gconet.train.observer import Observer
@@ -107,6 +108,15 @@ def test_bad_data_is_named_before_training_starts(
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cutout_that_vanished_is_named(tmp_path: Path) -> None:
+    """While a run goes on, which would else be a fault of our own."""
+    cutouts = Cutouts.below(make_cutouts(tmp_path))
+    cutouts.pictures[1].unlink()
+    assert cutouts.read(0).mode == "RGBA"
+    with pytest.raises(PhotoError, match=r"^the cut-out .*triangle\.png cannot be read"):
+        cutouts.read(1)
 
 
 def test_every_problem_is_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

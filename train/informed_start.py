@@ -68,7 +68,7 @@ def set_up_gam(gam: GroupAffinityModule, groups: Sequence[Tensor], objects: Sequ
     objects : (N, 1, h, w) in [0, 1] for each, how much of a pixel the objects of groups cover.
     """
     covered = _pixels(objects)[:, 0]
-    background = _pixels(groups)[covered < max(BACKGROUND, covered.min().item() + BACKGROUND)]  # M, C
+    background = _pixels(groups)[covered < covered.min() + BACKGROUND]  # M, C; what is covered least, if all is
     mean = background.mean(dim=0)
     covariance = torch.cov(background.T.double(), correction=0)  # in float32 it does not converge with dead channels
     variances, components = (found.to(mean.dtype) for found in torch.linalg.eigh(covariance))

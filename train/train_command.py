@@ -50,8 +50,9 @@ examples:
   torchrun --nproc-per-node 4 -m gconet.train.train_command --data duts --vgg vgg16.pth --small-groups cut \\
       --device cuda --pairs-per-step 4 --out runs/four
 
-Data: images/<set>/<group>/*.jpg and gts/<set>/<group>/*.png. The same command again goes on where it stopped; Ctrl-C
-saves first. best.safetensors is the best on --hold-out, last.safetensors the newest."""
+Data: images/<set>/<group>/*.jpg and gts/<set>/<group>/*.png below --data; every group there is trained on, but those of
+--hold-out. The same command again goes on where it stopped; Ctrl-C saves first. best.safetensors is the best on
+--hold-out, last.safetensors the newest."""
 
 
 def main(arguments: Sequence[str]) -> int:
