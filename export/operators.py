@@ -34,10 +34,11 @@ def group_affinity(query: Tensor, key: Tensor, pixel_bias: Tensor) -> Tensor:
     """
     if torch.onnx.is_in_onnx_export():
         return _node("GroupAffinity", (query, key, pixel_bias), pixel_bias)
-    pixels = query.flatten(2).transpose(1, 2).unsqueeze(0)  # 1, N, h·w, C
-    affinity = pixels @ key.flatten(2).unsqueeze(1)  # N (key photo), N (query photo), h·w, h·w
-    agreement = affinity.amax(dim=-1).to(pixel_bias.dtype).mean(dim=0)  # N, h·w
-    return (agreement + pixel_bias.flatten(1)).softmax(dim=-1).view(pixel_bias.shape)
+    rows = query.flatten(2).transpose(1, 2).reshape(1, -1, query.shape[1])  # 1, N·h·w, C
+    affinity = rows @ key.flatten(2)  # N (key photo), N·h·w, h·w
+    agreement = affinity.amax(dim=-1).to(pixel_bias.dtype).mean(dim=0)  # N·h·w
+    flat_bias = pixel_bias.flatten(1)  # N, h·w
+    return (agreement.view(flat_bias.shape) + flat_bias).softmax(dim=-1).view(pixel_bias.shape)
 
 
 def depthwise_correlation(features: Tensor, consensus: Tensor) -> Tensor:
@@ -47,25 +48,29 @@ def depthwise_correlation(features: Tensor, consensus: Tensor) -> Tensor:
     return features * consensus
 
 
+# The pixels of all photos are rows of one matrix, compared with one photo after the other. Of two stacks of matrices,
+# (1, N, h·w, C) and (N, 1, C, h·w), ONNX Runtime 1.31 multiplies only N pairs of N² on a GPU, and leaves the rest of the
+# result as the memory was.
 GROUP_AFFINITY = """
 GroupAffinity (query, key, pixel_bias) => (attention)
 {
     pixel_axes = Constant <value_ints = [0, 0, -1]> ()
+    row_axes = Constant <value_ints = [1, -1, 0]> ()
     first = Constant <value_ints = [0]> ()
-    second = Constant <value_ints = [1]> ()
     last = Constant <value_ints = [-1]> ()
     query_pixels = Reshape (query, pixel_axes)
     key_pixels = Reshape (key, pixel_axes)
-    query_rows = Transpose <perm = [0, 2, 1]> (query_pixels)
-    query_of_all = Unsqueeze (query_rows, first)
-    key_per_photo = Unsqueeze (key_pixels, second)
-    affinity = MatMul (query_of_all, key_per_photo)
+    rows_of_each = Transpose <perm = [0, 2, 1]> (query_pixels)
+    query_rows = Reshape (rows_of_each, row_axes)
+    affinity = MatMul (query_rows, key_pixels)
     best_match = ReduceMax <keepdims = 0> (affinity, last)
     exact_match = CastLike (best_match, pixel_bias)
     agreement = ReduceMean <keepdims = 0> (exact_match, first)
     flat_axes = Constant <value_ints = [0, -1]> ()
     flat_bias = Reshape (pixel_bias, flat_axes)
-    logits = Add (agreement, flat_bias)
+    flat_shape = Shape (flat_bias)
+    agreement_by_photo = Reshape (agreement, flat_shape)
+    logits = Add (agreement_by_photo, flat_bias)
     flat_attention = Softmax <axis = -1> (logits)
     shape = Shape (pixel_bias)
     attention = Reshape (flat_attention, shape)
