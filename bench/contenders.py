@@ -12,7 +12,7 @@ from gconet.runtime.bundle import Bundle
 from gconet.runtime.errors import CheckpointError, TargetError, one_line
 from gconet.runtime.large_groups import infer_group
 from gconet.runtime.preprocess import FloatArray
-from gconet.runtime.session import DEVICES, Session, open_session
+from gconet.runtime.session import Session, open_session, runs_on_gpu
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Contender:
         return self.session is None
 
 
-def bundle_contender(bundle: Bundle, threads: int | None) -> Contender:
-    """Load a bundle for timing; errors as raised by `open_session`."""
-    session = open_session(bundle, "auto", threads)
+def bundle_contender(bundle: Bundle, threads: int | None, device: str = "auto") -> Contender:
+    """Load a bundle for timing; arguments and errors as of `open_session`."""
+    session = open_session(bundle, device, threads)
     manifest = bundle.manifest
     return Contender(
         engine=bundle.folder.name.removesuffix(".gconet"),
@@ -55,7 +55,7 @@ def bundle_contender(bundle: Bundle, threads: int | None) -> Contender:
         infer=lambda images: infer_group(session, manifest, images),
         bundle=bundle,
         form="inference",
-        process=("--bundle", str(bundle.folder), *_threads(threads)),
+        process=("--bundle", str(bundle.folder), "--device", device, *_threads(threads)),
         session=session,
     )
 
@@ -106,7 +106,8 @@ def peer_contenders(
 def _peer_contender(name: str, bundle: Bundle, request: PeerRequest) -> Contender:
     peer = PEERS[name]
     checkpoint = ("--checkpoint", str(request.checkpoint)) if request.checkpoint else ()
-    process = ("--bundle", str(bundle.folder), "--peer", name, "--graphs", str(request.graphs), *checkpoint)
+    process = ("--bundle", str(bundle.folder), "--peer", name, "--device", request.device)
+    process = (*process, "--graphs", str(request.graphs), *checkpoint)
     return Contender(
         engine=peer.engine,
         target=peer.target,
@@ -118,9 +119,9 @@ def _peer_contender(name: str, bundle: Bundle, request: PeerRequest) -> Contende
     )
 
 
-def peers_device(bundles: Sequence[Bundle]) -> str:
-    """Where PyTorch runs beside bundles: where the first of them does, "cpu" or "cuda"."""
-    return DEVICES.get(bundles[0].manifest.target, ("cpu",))[0]
+def peers_device(bundles: Sequence[Bundle], device: str = "auto") -> str:
+    """Where PyTorch runs beside bundles: where the first of them does, "cpu" or "cuda"; `device` as of `load`."""
+    return "cuda" if runs_on_gpu(bundles[0].manifest.target, device) else "cpu"
 
 
 def _threads(threads: int | None) -> tuple[str, ...]:

@@ -77,6 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     check_output(options.json, options.markdown, options.html, options.samples and options.samples / META_NAME)
     request = BenchRequest(
         groups=groups,
+        device=options.device,
         rounds=options.rounds,
         warm_up=WarmUpRule(options.warm_up),
         threads=options.threads,
@@ -113,6 +114,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
                       "between: names as below, all or none (default: none but eager PyTorch)")  # fmt: skip
     what.add_argument("--no-eager", action="store_true", help="leave eager PyTorch out")
     how = parser.add_argument_group("how")
+    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where bundles run, and PyTorch "
+                     "beside them; auto: GPUs for TensorRT, else the CPU (default: %(default)s)")  # fmt: skip
     how.add_argument("--rounds", type=positive, default=20, metavar="N",
                      help="samples per engine and group (default: %(default)s)")  # fmt: skip
     how.add_argument("--warm-up", type=positive, default=WARM_UP_AT_MOST, metavar="N", help="rounds before them at "

@@ -39,6 +39,7 @@ class BenchRequest:
     Attributes
     ----------
     groups : sizes, ascending.
+    device : where bundles run, and PyTorch beside them: "auto", "cpu" or "cuda".
     eager, peers : whether eager PyTorch takes part, and names of other peers.
     checkpoint : what the bundles were built from; None for the weights that ship.
     images : folder of photos; None for the example photos.
@@ -46,6 +47,7 @@ class BenchRequest:
     """
 
     groups: Sequence[int]
+    device: str
     rounds: int
     warm_up: WarmUpRule
     threads: int | None
@@ -74,7 +76,7 @@ def measure_run(bundles: Sequence[Bundle], request: BenchRequest) -> LatencyRun:
     reference = Reference(missing="--no-parity was given")
     if request.parity:
         reference = open_reference(bundles[0].manifest, request.checkpoint)
-    device = peers_device(bundles)
+    device = peers_device(bundles, request.device)
     with tempfile.TemporaryDirectory() as graphs:
         contenders, left_out = _contenders(bundles, request, device, Path(graphs), inputs)
         with _progress("parity", len(inputs), "group") as bar:
@@ -109,7 +111,7 @@ def _contenders(
     bundles: Sequence[Bundle], request: BenchRequest, device: str, graphs: Path, inputs: Mapping[int, FloatArray]
 ) -> tuple[list[Contender], dict[str, str]]:
     first = bundles[0]
-    contenders = [bundle_contender(bundle, request.threads) for bundle in bundles]
+    contenders = [bundle_contender(bundle, request.threads, request.device) for bundle in bundles]
     peers = PeerRequest(first.manifest, request.checkpoint, request.threads, graphs, device)
     if request.eager:
         contenders.append(eager_contender(first, peers))
@@ -125,7 +127,7 @@ def _gpu_timings(
     timings = {}
     for contender in contenders:
         if isinstance(contender.session, DeviceSession):
-            plain = open_session(contender.bundle, "auto", request.threads, cuda_graphs=False)
+            plain = open_session(contender.bundle, request.device, request.threads, cuda_graphs=False)
             if isinstance(plain, DeviceSession):
                 for group, images in inputs.items():
                     key = contender.engine, group

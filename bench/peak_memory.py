@@ -27,7 +27,7 @@ from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run
 from gconet.runtime.large_groups import infer_group
 from gconet.runtime.preprocess import FloatArray
-from gconet.runtime.session import DEVICES, open_session
+from gconet.runtime.session import open_session, runs_on_gpu
 
 REPEATS = 3
 
@@ -62,11 +62,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint", type=Path, help="what the bundle was built from, for a peer")
     parser.add_argument("--graphs", type=Path, help="folder with the exported network, for a peer")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     options = parser.parse_args(arguments)
     bundle = open_bundle(options.bundle)
     size = bundle.manifest.preprocessing.size
     images = np.zeros((options.group, 3, size, size), np.float32)
-    device = DEVICES.get(bundle.manifest.target, ("cpu",))[0]
+    device = "cuda" if runs_on_gpu(bundle.manifest.target, options.device) else "cpu"
     free = _free_device_memory(device)
     with tempfile.TemporaryDirectory() as scratch:
         infer: Callable[[FloatArray], object]
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
             request = PeerRequest(bundle.manifest, options.checkpoint, options.threads, graphs, device)
             infer = PEERS[options.peer].load(request)
         else:
-            session = open_session(bundle, "auto", options.threads)
+            session = open_session(bundle, options.device, options.threads)
             infer = partial(infer_group, session, bundle.manifest)
         for _ in range(REPEATS):
             infer(images)

@@ -60,6 +60,7 @@ TOLERANCES: Mapping[tuple[str, str], Tolerance] = {
     ("tensorrt", "fp32"): _FP32,
     ("tensorrt-rtx", "fp32"): _FP32,
     ("onnxruntime", "fp32"): _FP32,
+    ("onnxruntime", "fp16"): _FP16,
     ("openvino", "fp32"): _FP32,
     ("openvino", "bf16"): _BF16,
     ("openvino", "fp16"): _FP16,

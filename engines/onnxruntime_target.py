@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gconet.engines.installed import import_or_explain, onnxruntime_conflict
 from gconet.engines.target import EngineSpec
+from gconet.engines.tensorrt_gpu import present_gpus
 from gconet.runtime.errors import TargetError, one_line
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxRuntimeTarget:
-    """Builds for ONNX Runtime's CPU provider; see `Target`."""
+    """Builds for ONNX Runtime's CPU and CUDA providers; see `Target`. fp16 is for GPUs: CPUs emulate it, slowly."""
 
     name = "onnxruntime"
-    precisions = ("fp32", "int8")
+    precisions = ("fp32", "fp16", "int8")
     packages = ("onnxruntime",)
     compute_capabilities = ()
     lowers = ()
@@ -38,23 +39,26 @@ class OnnxRuntimeTarget:
         """fp32: the CPU provider only emulates the narrower floats."""
         return "fp32"
 
-    def runs_here(self, precision: str | None = None) -> str | None:  # noqa: ARG002 (it emulates what a CPU has not)
-        """None if ONNX Runtime can be imported and no rival wheel breaks it."""
+    def runs_here(self, precision: str | None = None) -> str | None:
+        """None if ONNX Runtime can be imported, no rival wheel breaks it, and fp16 has a GPU to run on."""
         try:
             self.version()
         except TargetError as error:
             return str(error)
+        if precision == "fp16" and not present_gpus():
+            return "half precision is for GPUs: a CPU computes it in float32, between casts"
         return None
 
-    def why_not_here(self, spec: EngineSpec) -> str | None:
-        """As `runs_here`."""
-        return self.runs_here(spec.precision)
+    def why_not_here(self, spec: EngineSpec) -> str | None:  # noqa: ARG002 (a CPU emulates what it has not)
+        """None if ONNX Runtime can be imported and no rival wheel breaks it: a CPU rounds as a GPU does, if slowly."""
+        return self.runs_here()
 
-    def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:  # noqa: ARG002 (any group)
+    def build(self, graph: onnx.ModelProto, spec: EngineSpec, folder: Path) -> list[Path]:
         """Write an `.onnx` for each of the bundle's graphs, and one file of weights.
 
         Constants are folded and what is redundant is taken out. Fused operators and blocked layouts suit one kind of
-        processor, so they are left to the session that loads it.
+        processor, so they are left to the session that loads it. An fp16 graph is loaded to see that it can be, and
+        written as it is: what ONNX Runtime writes on a CPU computes in float32, between casts.
         """
         from gconet.engines.graph_parts import cut
         from gconet.engines.shared_weights import WEIGHTS_FILE, WeightStore
@@ -63,10 +67,10 @@ class OnnxRuntimeTarget:
         with weights.open("xb") as file:
             store = WeightStore(file)
             for name, part in cut(graph).items():
-                written.append(self._build_part(part, folder / f"{name}.onnx", store))
+                written.append(self._build_part(part, folder / f"{name}.onnx", store, spec.precision != "fp16"))
         return [*written, weights]
 
-    def _build_part(self, graph: onnx.ModelProto, path: Path, store: WeightStore) -> Path:
+    def _build_part(self, graph: onnx.ModelProto, path: Path, store: WeightStore, optimised: bool) -> Path:
         import onnx.inliner
 
         from gconet.engines.shared_weights import move_onnx_weights
@@ -76,8 +80,8 @@ class OnnxRuntimeTarget:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3
         with tempfile.TemporaryDirectory() as scratch:
-            source, optimised = Path(scratch, "source.onnx"), Path(scratch, "optimised.onnx")
-            options.optimized_model_filepath = str(optimised)
+            source, result = Path(scratch, "source.onnx"), Path(scratch, "optimised.onnx")
+            options.optimized_model_filepath = str(result)
             onnx.save(onnx.inliner.inline_local_functions(graph), source)
             try:
                 ort.InferenceSession(source, options, providers=[PROVIDER])
@@ -85,7 +89,7 @@ class OnnxRuntimeTarget:
                 raise TargetError(
                     f"ONNX Runtime {ort.__version__} refuses the graph {path.stem}: {one_line(error)}"
                 ) from error
-            model = onnx.load(optimised)
+            model = onnx.load(result if optimised else source)
         move_onnx_weights(model, store)
         onnx.save(model, path)
         return path

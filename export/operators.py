@@ -48,9 +48,9 @@ def depthwise_correlation(features: Tensor, consensus: Tensor) -> Tensor:
     return features * consensus
 
 
-# The pixels of all photos are rows of one matrix, compared with one photo after the other. Of two stacks of matrices,
-# (1, N, h·w, C) and (N, 1, C, h·w), ONNX Runtime 1.31 multiplies only N pairs of N² on a GPU, and leaves the rest of the
-# result as the memory was.
+# The pixels of all photos are rows of one matrix, compared with one photo after the other. Two stacks of matrices,
+# (1, N, h·w, C) and (N, 1, C, h·w), would make N² products; ONNX Runtime 1.31 does N of them on a GPU, and leaves the
+# others as the memory was.
 GROUP_AFFINITY = """
 GroupAffinity (query, key, pixel_bias) => (attention)
 {

@@ -148,7 +148,7 @@ def test_a_plan_whose_graph_is_outside_the_tolerance_is_not_published(
     [
         (["--target", "abacus"], "abacus"),
         (["--precision", "fp8"], "fp8"),
-        (["--target", "onnxruntime", "--precision", "bf16"], "builds fp32, int8"),
+        (["--target", "onnxruntime", "--precision", "bf16"], "builds fp32, fp16, int8"),
         (["--calibration", "absent"], "no photo or folder at absent"),
         (["--precision", "int8", "--calibration", str(REPOSITORY / "export")], "no photos in"),
         (["--max-group", "0"], "at least 1"),

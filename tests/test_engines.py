@@ -48,7 +48,7 @@ def test_auto_passes_over_what_is_missing_and_says_so(monkeypatch: pytest.Monkey
     assert target.name == "onnxruntime"
     assert "pip install openvino" in why
 
-    with pytest.raises(TargetError, match=r"in bf16 .*--target: .*onnxruntime not: it builds fp32, int8"):
+    with pytest.raises(TargetError, match=r"in bf16 .*--target: .*onnxruntime not: it builds fp32, fp16, int8"):
         choose_target("bf16")
     monkeypatch.setattr(registry, "AUTO_ORDER", ("openvino",))
     with pytest.raises(TargetError, match="pip install openvino"):
@@ -58,8 +58,8 @@ def test_auto_passes_over_what_is_missing_and_says_so(monkeypatch: pytest.Monkey
 def test_unknown_targets_precisions_and_groups_are_refused() -> None:
     with pytest.raises(UsageError, match="unknown target 'abacus': choose auto, onnxruntime"):
         get_target("abacus")
-    with pytest.raises(UsageError, match="builds fp32, int8, not fp16"):
-        check_spec(get_target("onnxruntime"), EngineSpec("fp16", 64))
+    with pytest.raises(UsageError, match="builds fp32, fp16, int8, not bf16"):
+        check_spec(get_target("onnxruntime"), EngineSpec("bf16", 64))
     with pytest.raises(UsageError, match="at least 1"):
         EngineSpec("fp32", 0)
     with pytest.raises(UsageError, match="leave it out"):

@@ -199,7 +199,7 @@ def test_auto_passes_it_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no fp16 arithmetic" in str(target.why_not_here(EngineSpec("fp16", 4)))
     assert target.runs_here() is None
     monkeypatch.setattr("gconet.engines.registry.AUTO_ORDER", ("openvino", "onnxruntime"))
-    with pytest.raises(TargetError, match=r"in fp16 .*openvino not: this CPU has no fp16 .*onnxruntime not: it"):
+    with pytest.raises(TargetError, match=r"in fp16 .*openvino not: this CPU has no fp16 .*onnxruntime not: half"):
         choose_target("fp16")
 
 

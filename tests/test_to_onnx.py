@@ -60,6 +60,16 @@ def test_nothing_of_the_tracing_machine_is_left(graph: onnx.ModelProto) -> None:
     assert b".py" not in graph.SerializeToString()
 
 
+def test_no_matrix_product_broadcasts_both_its_stacks(graph: onnx.ModelProto) -> None:
+    """ONNX Runtime's CUDA provider gives garbage for those."""
+    inlined = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(graph))
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in inlined.graph.value_info}
+    products = [node for node in inlined.graph.node if node.op_type == "MatMul"]
+    assert products
+    for node in products:
+        assert any(all(axis.dim_value == 1 for axis in shapes[name][:-2]) for name in node.input), node
+
+
 @pytest.mark.parametrize("photos", [1, 2, 5, 7])
 def test_graph_equals_the_eager_network_inlined_or_not(
     graph: onnx.ModelProto, tiny_network: GCoNet, photos: int, rng: np.random.Generator

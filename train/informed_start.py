@@ -39,7 +39,7 @@ SHARPEST, HALVINGS = 100.0, 20  # of the search for the factor with that spread
 
 @torch.no_grad()
 def start_informed(model: GCoNet, groups: Sequence[LabelledGroup], config: TrainingConfig, steps: int) -> None:
-    """Set `model` up, in place, from the first pairs of groups of a run."""
+    """Set `model`, which lies on the run's device, up in place from the first pairs of groups of the run."""
     model.eval()
     dataset = PairDataset(groups, dataclasses.replace(config, sizes=config.sizes[-1:]), steps)
     scales = _LayerScales(model)
@@ -48,9 +48,9 @@ def start_informed(model: GCoNet, groups: Sequence[LabelledGroup], config: Train
     for index in range(min(PAIRS, len(dataset))):
         batch = dataset[index]
         with autocast(config):
-            features = model.encoder(batch.images)[-1]
+            features = model.encoder(batch.images.to(config.device))[-1]
         halves += features.float().chunk(2)
-        covered = torch.maximum(batch.truth, batch.crossed_truth)
+        covered = torch.maximum(batch.truth, batch.crossed_truth).to(config.device)
         objects += F.adaptive_avg_pool2d(covered, (features.shape[2], features.shape[3])).chunk(2)
     halves = [half / scales.last for half in halves]
     scales.apply()

@@ -131,11 +131,11 @@ def train_on(config: TrainingConfig, groups: Sequence[LabelledGroup], held_out: 
     size = config.sizes[-1]  # of the photos that the weights are for
     if config.start_from:
         size = load_start(model, config.start_from).preprocessing.size
+    model.to(config.device)
     if config.informed_start and not (config.out / STATE_NAME).is_file():
         processes.say("taking statistics of training photos")
         start_informed(model, groups, config, steps)
     freeze(model, config.trainable_encoder)
-    model.to(config.device)
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing from torch's stubs
     info = CheckpointInfo(config.architecture, Preprocessing(config.sizes[-1]), _provenance(config, steps))
