@@ -62,12 +62,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint", type=Path, help="what the bundle was built from, for a peer")
     parser.add_argument("--graphs", type=Path, help="folder with the exported network, for a peer")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the engine's choice)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to run it (default: "
+                        "where the bundle does)")  # fmt: skip
     options = parser.parse_args(arguments)
     bundle = open_bundle(options.bundle)
     size = bundle.manifest.preprocessing.size
     images = np.zeros((options.group, 3, size, size), np.float32)
-    device = "cuda" if runs_on_gpu(bundle.manifest.target, options.device) else "cpu"
+    device = options.device
+    if device == "auto" or not options.peer:  # PyTorch may run where the bundle does not
+        device = "cuda" if runs_on_gpu(bundle.manifest.target, device) else "cpu"
     free = _free_device_memory(device)
     with tempfile.TemporaryDirectory() as scratch:
         infer: Callable[[FloatArray], object]
