@@ -106,8 +106,7 @@ def peer_contenders(
 def _peer_contender(name: str, bundle: Bundle, request: PeerRequest) -> Contender:
     peer = PEERS[name]
     checkpoint = ("--checkpoint", str(request.checkpoint)) if request.checkpoint else ()
-    process = ("--bundle", str(bundle.folder), "--peer", name, "--device", request.device)
-    process = (*process, "--graphs", str(request.graphs), *checkpoint)
+    process = ("--bundle", str(bundle.folder), "--peer", name, "--graphs", str(request.graphs), *checkpoint)
     return Contender(
         engine=peer.engine,
         target=peer.target,
@@ -115,7 +114,7 @@ def _peer_contender(name: str, bundle: Bundle, request: PeerRequest) -> Contende
         infer=peer.load(request),
         bundle=bundle,
         form="reference",
-        process=(*process, *_threads(request.threads)),
+        process=(*process, "--device", request.device, *_threads(request.threads)),
     )
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from gconet.engines.installed import import_or_explain, onnxruntime_conflict
 from gconet.engines.target import EngineSpec
-from gconet.engines.tensorrt_gpu import present_gpus
 from gconet.runtime.errors import TargetError, one_line
 
 if TYPE_CHECKING:
@@ -40,13 +39,13 @@ class OnnxRuntimeTarget:
         return "fp32"
 
     def runs_here(self, precision: str | None = None) -> str | None:
-        """None if ONNX Runtime can be imported, no rival wheel breaks it, and fp16 has a GPU to run on."""
+        """None if ONNX Runtime can be imported and no rival wheel breaks it; never for fp16, whose device must be named."""
         try:
             self.version()
         except TargetError as error:
             return str(error)
-        if precision == "fp16" and not present_gpus():
-            return "half precision is for GPUs: a CPU computes it in float32, between casts"
+        if precision == "fp16":
+            return "half precision is for device cuda: on the CPU, the default, it is float32 between casts"
         return None
 
     def why_not_here(self, spec: EngineSpec) -> str | None:  # noqa: ARG002 (a CPU emulates what it has not)
