@@ -39,7 +39,7 @@ class OnnxRuntimeTarget:
         return "fp32"
 
     def runs_here(self, precision: str | None = None) -> str | None:
-        """None if ONNX Runtime can be imported and no rival wheel breaks it; never for fp16, whose device must be named."""
+        """None if ONNX Runtime can be imported and no rival wheel breaks it; fp16 wants its device named."""
         try:
             self.version()
         except TargetError as error:
