@@ -82,7 +82,7 @@ def set_up_gam(gam: GroupAffinityModule, groups: Sequence[Tensor], objects: Sequ
     compare(FLAT)
     compare(FLAT * math.sqrt(_sharper([gam(features).attention.flatten(1) for features in groups])))
 
-    identity, none = torch.eye(len(mean)), torch.zeros_like(mean)
+    identity, none = torch.eye(len(mean)).to(mean), torch.zeros_like(mean)
     _set(gam.output, identity, none)
     averages = torch.stack([features.mean(dim=(0, 2, 3)) for features in groups])  # G, C
     pooled = torch.stack([gam(features).consensus.flatten() for features in groups])
