@@ -57,7 +57,9 @@ class OnnxRuntimeTarget:
 
         Constants are folded and what is redundant is taken out. Fused operators and blocked layouts suit one kind of
         processor, so they are left to the session that loads it. An fp16 graph is loaded to see that it can be, and
-        written as it is: what ONNX Runtime writes on a CPU computes in float32, between casts.
+        written as it is: what ONNX Runtime writes on a CPU computes in float32, between casts. It is for GPUs, so its
+        shapes are spelled out. Not so for the others: where it knows all sizes, ONNX Runtime lays more of the graph out in
+        blocks on a CPU, and sums come out otherwise in the last bits.
         """
         from gconet.engines.graph_parts import cut
         from gconet.engines.shared_weights import WEIGHTS_FILE, WeightStore
@@ -73,15 +75,17 @@ class OnnxRuntimeTarget:
         import onnx.inliner
 
         from gconet.engines.shared_weights import move_onnx_weights
+        from gconet.engines.spelled_shapes import spell_shapes
 
         ort = import_or_explain("onnxruntime", self.packages)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3
+        inlined = onnx.inliner.inline_local_functions(graph)
         with tempfile.TemporaryDirectory() as scratch:
             source, result = Path(scratch, "source.onnx"), Path(scratch, "optimised.onnx")
             options.optimized_model_filepath = str(result)
-            onnx.save(onnx.inliner.inline_local_functions(graph), source)
+            onnx.save(inlined if optimised else spell_shapes(inlined), source)
             try:
                 ort.InferenceSession(source, options, providers=[PROVIDER])
             except Exception as error:  # ONNX Runtime raises its own classes straight from Exception
