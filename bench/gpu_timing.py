@@ -23,7 +23,8 @@ class GpuTiming:
     Attributes
     ----------
     h2d_ms, d2h_ms : network input to the GPU and maps from it, from and to pinned memory.
-    compute_ms, compute_plain_ms : input to maps on the GPU, launched as a CUDA graph and kernel by kernel.
+    compute_ms, compute_plain_ms : input to maps on the GPU, launched as a CUDA graph and kernel by kernel. ONNX Runtime
+        has graphs of the first few group sizes it meets; beyond these both are launched alike.
     enqueue_ms, enqueue_plain_ms : what the CPU needs to launch the same.
     """
 

@@ -58,8 +58,8 @@ class OnnxRuntimeTarget:
         Constants are folded and what is redundant is taken out. Fused operators and blocked layouts suit one kind of
         processor, so they are left to the session that loads it. An fp16 graph is loaded to see that it can be, and
         written as it is: what ONNX Runtime writes on a CPU computes in float32, between casts. It is for GPUs, so its
-        shapes are spelled out. Not so for the others: where it knows all sizes, ONNX Runtime lays more of the graph out in
-        blocks on a CPU, and sums come out otherwise in the last bits.
+        shapes are spelled out. Not so for the others: where it knows all sizes, ONNX Runtime lays more of the graph out
+        in blocks on a CPU, and sums come out otherwise in the last bits.
         """
         from gconet.engines.graph_parts import cut
         from gconet.engines.shared_weights import WEIGHTS_FILE, WeightStore

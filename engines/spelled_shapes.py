@@ -1,7 +1,7 @@
 """Shapes written into a graph as constants, where the graph would compute them while it runs.
 
-Only the group axis of our graphs is free. What they compute of shapes is small, but ONNX Runtime's CUDA provider, asked for
-channels last, does it on the GPU and copies it to the CPU and back, and a graph with such copies it will not capture.
+Only the group axis of our graphs is free. What they compute of shapes is small, but ONNX Runtime's CUDA provider, asked
+for channels last, does it on the GPU and copies it to the CPU and back, and with such copies it makes no CUDA graph.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, object]:
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _add(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:  # type: ignore[type-arg] # of either type
+def _add(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
     graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     return name
 

@@ -205,6 +205,10 @@ class Stream(Owned):
         """Copy `size` bytes to memory at `target`; if that is not pinned, the call waits for the copy."""
         self.device.call("cuMemcpyDtoHAsync", target, source, size, self.handle)
 
+    def copy_on_device(self, target: int, source: int, size: int) -> None:
+        """Copy `size` bytes from one place on the GPU to another."""
+        self.device.call("cuMemcpyDtoDAsync", target, source, size, self.handle)
+
     def synchronize(self) -> None:
         """Wait for all work; raises TargetError if any of it failed."""
         self.device.call("cuStreamSynchronize", self.handle)

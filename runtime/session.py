@@ -54,7 +54,7 @@ class SessionOptions:
     ----------
     device, device_index : "cpu", or "cuda" and the number of the GPU.
     threads : of the CPU; None leaves the choice to the engine.
-    cuda_graphs : whether TensorRT launches repeated work as CUDA graphs.
+    cuda_graphs : whether TensorRT, and ONNX Runtime by its provider "cuda", launch repeated work as CUDA graphs.
     provider : what ONNX Runtime uses a GPU by.
     layer_times : folder for the time of each layer, which costs a little speed; None leaves it unmeasured. ONNX Runtime
         writes a trace there, OpenVINO keeps the times with the request, plans have none.

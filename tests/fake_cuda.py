@@ -211,6 +211,9 @@ class FakeDriver:
     def cuMemcpyDtoHAsync(self, dstHost: int, srcDevice: int, ByteCount: int, hStream: int) -> CUresult:
         return self._copy(dstHost, srcDevice, ByteCount, hStream)
 
+    def cuMemcpyDtoDAsync(self, dstDevice: int, srcDevice: int, ByteCount: int, hStream: int) -> CUresult:
+        return self._copy(dstDevice, srcDevice, ByteCount, hStream)
+
     def _copy(self, target: int, source: int, size: int, stream: int) -> CUresult:
         self.streams[stream].append(lambda: ctypes.memmove(target, source, size) and None)
         return CUresult.CUDA_SUCCESS

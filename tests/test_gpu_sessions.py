@@ -17,6 +17,8 @@ from gpu_bundles import PLANS, images_of, infer
 import gconet.runtime as gr
 from gconet.bench import latency
 from gconet.bench.parity import measure_parity
+from gconet.bench.parity_statistics import compare
+from gconet.bench.tolerances import tolerance
 from gconet.engines.plan_options import PlanOptions
 from gconet.engines.registry import get_target
 from gconet.runtime.bundle import describe_file
@@ -47,6 +49,19 @@ def test_onnxruntime_on_the_gpu_keeps_parity(
     assert detector.session.providers[0] == "CUDAExecutionProvider"  # type: ignore[attr-defined]
     rows = measure_parity(detector.session, detector.bundle.manifest, tiny_network, example_photos, lambda _: None)
     assert all(row.passed for row in rows), rows
+
+
+def test_onnxruntimes_graphs_answer_as_plain_runs_do(gpu_bundle: Callable[..., Path], rng: np.random.Generator) -> None:
+    bundle = gpu_bundle("onnxruntime", "fp16")
+    with_graphs, without = (gr.load(bundle, device="cuda", cuda_graphs=on) for on in (True, False))
+    limits = tolerance("onnxruntime", "fp16")
+    for count in (2, 2, 2, 1, 4, 2, 3, 5, 6, 2):
+        images = images_of(count, rng)
+        row = compare(infer(with_graphs, images), infer(without, images), limits)
+        assert row.passed, row
+    session: Any = with_graphs.session
+    assert session._graphs is not None
+    assert [count for count, group in session._graphs._groups.items() if group] == [2, 1, 4, 3]
 
 
 def test_onnxruntimes_tensorrt_provider_keeps_parity(

@@ -17,7 +17,7 @@ from fake_tensorrt import fake_network
 
 import gconet.runtime as gr
 from gconet.runtime import cuda
-from gconet.runtime.onnxruntime_providers import create_session
+from gconet.runtime.onnxruntime_providers import captures_graphs, create_session
 from gconet.runtime.session import SessionOptions, open_session
 
 BundleMaker = Callable[[str, str], Path]
@@ -31,13 +31,18 @@ class ImaginarySettings(SimpleNamespace):
 
 
 class ImaginaryOrt:
-    """ONNX Runtime for GPUs, as far as sessions use it; `started` is what it goes on with, whatever was asked for."""
+    """ONNX Runtime for GPUs, as far as sessions use it.
+
+    `started` is what it goes on with, whatever was asked for; `captures`, whether it can capture the bundle's graph.
+    """
 
     __version__ = "1.99.0"
     SessionOptions = ImaginarySettings
 
-    def __init__(self, driver: FakeDriver | None = None, started: str = "", error: str = "") -> None:
-        self.driver, self.started, self.error = driver, started, error
+    def __init__(
+        self, driver: FakeDriver | None = None, started: str = "", error: str = "", captures: bool = False
+    ) -> None:
+        self.driver, self.started, self.error, self.captures = driver, started, error, captures
         self.asked_for: list[Any] = []
 
     def get_available_providers(self) -> list[str]:
@@ -52,16 +57,21 @@ class ImaginaryOrt:
         if self.error:
             raise RuntimeError(self.error)
         self.asked_for = providers
+        options = dict(provider for provider in providers if not isinstance(provider, str))
+        if not self.captures and options.get("CUDAExecutionProvider", {}).get("enable_cuda_graph") == "1":
+            raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
         names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
         names = names[names.index(self.started) :] if self.started else names
         return SimpleNamespace(
             get_providers=lambda: names,
+            get_provider_options=lambda: options,
             io_binding=dict,
             run_with_iobinding=self.run,
         )
 
-    def run(self, binding: Any) -> None:
+    def run(self, binding: Any, options: Any) -> None:
         assert self.driver is not None
+        assert options is None
         for stream in self.driver.streams.values():
             assert not stream.queue  # ONNX Runtime waits for no stream but its own
         _, device, kind, shape, pointer = binding["images"]
@@ -103,8 +113,9 @@ def test_a_provider_that_fails_and_a_graph_that_does_not_load_are_told_apart(tin
 def test_providers_are_asked_for_by_gpu_and_by_group(tiny_bundle: BundleMaker) -> None:
     bundle = gr.open_bundle(tiny_bundle("onnxruntime", "fp32"))
     ort: Any = ImaginaryOrt()
-    cuda_options = ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})
-    create_session(ort, bundle, SessionOptions("cuda", 1))
+    facts = {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "0"}
+    cuda_options = ("CUDAExecutionProvider", facts | {"enable_cuda_graph": "0"})
+    create_session(ort, bundle, SessionOptions("cuda", 1, cuda_graphs=False))
     assert ort.asked_for == [cuda_options, "CPUExecutionProvider"]
     create_session(ort, bundle, SessionOptions("cuda", 1, provider="tensorrt"))
     (name, options), *others = ort.asked_for
@@ -118,6 +129,36 @@ def test_providers_are_asked_for_by_gpu_and_by_group(tiny_bundle: BundleMaker) -
     assert others == [cuda_options, "CPUExecutionProvider"]
     create_session(ort, bundle, SessionOptions("cpu", provider="tensorrt"))
     assert ort.asked_for == ["CPUExecutionProvider"]
+
+
+def test_half_precision_is_laid_out_channels_last(tiny_bundle: BundleMaker) -> None:
+    ort: Any = ImaginaryOrt()
+    bundle = gr.open_bundle(tiny_bundle("onnxruntime", "fp16"))
+    create_session(ort, bundle, SessionOptions("cuda"))
+    assert ort.asked_for[0][1]["prefer_nhwc"] == "1"
+    create_session(ort, bundle, SessionOptions("cuda", provider="tensorrt"))
+    assert ort.asked_for[1][1]["prefer_nhwc"] == "0"
+
+
+def test_graphs_are_captured_of_detect_where_they_can_be(
+    tiny_bundle: BundleMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = gr.open_bundle(tiny_bundle("onnxruntime", "fp32"))
+    ort: Any = ImaginaryOrt(captures=True)
+    assert captures_graphs(create_session(ort, bundle, SessionOptions("cuda")))
+    plain = [
+        ("detect", SessionOptions("cuda", cuda_graphs=False)),
+        ("encode", SessionOptions("cuda")),
+        ("detect", SessionOptions("cuda", provider="tensorrt")),
+        ("detect", SessionOptions("cuda", layer_times=tmp_path)),
+        ("detect", SessionOptions("cpu")),
+    ]
+    for graph, options in plain:
+        assert not captures_graphs(create_session(ort, bundle, options, graph))
+    caplog.set_level("INFO", "gconet")
+    assert not captures_graphs(create_session(ImaginaryOrt(), bundle, SessionOptions("cuda")))  # type: ignore[arg-type]
+    (record,) = caplog.records
+    assert "runs without CUDA graphs" in record.message
 
 
 class Binding(dict[str, Any]):

@@ -29,7 +29,7 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
 
 
 def answer(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:  # type: ignore[type-arg]
-    """Of the graph as it is written: where all sizes are known, CPUs use blocked layouts, which add in another order."""
+    """Of the graph as it is written: optimised, a CPU may use other layouts where it knows all sizes."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

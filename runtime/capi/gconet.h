@@ -67,7 +67,7 @@ typedef struct gconet_options {
     const char *device;     /* "cpu", "cuda", "cuda:1"; NULL or "auto" is where the build measured it */
     const char *provider;   /* of ONNX Runtime on a GPU: "cuda" or "tensorrt"; NULL is "cuda" */
     int32_t threads;        /* of engines on the CPU */
-    int32_t no_cuda_graphs; /* not 0: TensorRT does not launch repeated work as CUDA graphs */
+    int32_t no_cuda_graphs; /* not 0: repeated work on a GPU is not launched as CUDA graphs */
     const char *signature;  /* file of a public key whose owner must have signed the bundle, see `gconet sign`; or NULL */
 } gconet_options;
 
