@@ -1,4 +1,4 @@
-"""What else runs the network, for comparison: PyTorch in three forms, and other runtimes on the un-optimised export.
+"""What else runs the network, for comparison: PyTorch in five forms, and other runtimes on the un-optimised export.
 
 A peer that cannot run here is left out, and the report says why. Nothing of PyTorch is imported before it is asked for.
 """
@@ -67,7 +67,11 @@ EAGER = "eager"
 PEERS: Mapping[str, Peer] = {
     EAGER: Peer("eager PyTorch", "pytorch", "fp32", "gconet.bench.eager:eager_fp32"),
     "pytorch-bf16": Peer("PyTorch bf16, channels last", "pytorch", "bf16", "gconet.bench.eager:eager_bf16"),
+    "pytorch-fp16": Peer("PyTorch fp16, channels last", "pytorch", "fp16", "gconet.bench.eager:eager_fp16"),
     "torch-compile": Peer("torch.compile", "pytorch", "fp32", "gconet.bench.eager:compiled_fp32"),
+    "torch-compile-fp16": Peer(
+        "torch.compile fp16, CUDA graphs", "pytorch", "fp16", "gconet.bench.eager:compiled_fp16"
+    ),
     "onnxruntime": Peer("plain ONNX Runtime", "onnxruntime", "fp32", "gconet.bench.plain_engines:onnxruntime_fp32"),
     "openvino-fp32": Peer("plain OpenVINO fp32", "openvino", "fp32", "gconet.bench.plain_engines:openvino_fp32"),
     "openvino-bf16": Peer("plain OpenVINO bf16", "openvino", "bf16", "gconet.bench.plain_engines:openvino_bf16"),
@@ -98,6 +102,8 @@ def why_not_here(peer: Peer, request: PeerRequest) -> str | None:
     """What is known to be missing before a peer is loaded; None if it is worth a try."""
     if request.device != "cpu" and peer.target != "pytorch":
         return "it would run on the CPU, and the bundles run on a GPU"
+    if request.device == "cpu" and peer.precision == "fp16":
+        return "half precision is for a GPU, and the bundles run on the CPU"
     if (
         peer.precision == "bf16"
         and request.device == "cpu"

@@ -22,7 +22,8 @@ from gconet.runtime.errors import CheckpointError, TargetError, UsageError
 from gconet.train.checkpoint import Checkpoint
 from gconet.train.model import GCoNet
 
-QUICK = [name for name in PEERS if name != "torch-compile"]
+COMPILED = ["torch-compile", "torch-compile-fp16"]
+QUICK = [name for name in PEERS if name not in COMPILED]
 OTHERS = [name for name in PEERS if name != EAGER]
 
 
@@ -47,12 +48,12 @@ def load_or_skip(name: str, request: PeerRequest) -> Infer:
     return PEERS[name].load(request)
 
 
-@pytest.mark.parametrize("name", [*QUICK, pytest.param("torch-compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in COMPILED)])
 def test_every_peer_gives_the_reference_networks_maps(name: str, request_: PeerRequest, tiny_network: GCoNet) -> None:
     infer = load_or_skip(name, request_)
     limits = tolerance(PEERS[name].target, PEERS[name].precision)
     # What compiles does so for each size, for half a minute.
-    for group in (2,) if name == "torch-compile" else (1, 3, 1):
+    for group in (2,) if name in COMPILED else (1, 3, 1):
         images = random_images(group)
         with torch.inference_mode():
             wanted = tiny_network(torch.from_numpy(images)).numpy()
@@ -114,7 +115,7 @@ def test_a_peer_that_cannot_run_is_left_out_with_its_reason(
     }
 
 
-def test_bf16_needs_instructions_and_a_gpu_run_has_only_pytorch_as_peer(
+def test_bf16_needs_instructions_fp16_a_gpu_and_a_gpu_run_has_only_pytorch_as_peer(
     request_: PeerRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "describe_environment", lambda: {"cpu_flags": ["avx2"]})
@@ -123,6 +124,23 @@ def test_bf16_needs_instructions_and_a_gpu_run_has_only_pytorch_as_peer(
     on_gpu = dataclasses.replace(request_, device="cuda")
     assert "run on a GPU" in str(why_not_here(PEERS["openvino-fp32"], on_gpu))
     assert why_not_here(PEERS["pytorch-bf16"], on_gpu) is None
+    for name in ("pytorch-fp16", "torch-compile-fp16"):
+        assert "half precision is for a GPU" in str(why_not_here(PEERS[name], request_))
+        assert why_not_here(PEERS[name], on_gpu) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this PyTorch reaches no GPU")
+@pytest.mark.parametrize("name", ["pytorch-fp16", "torch-compile-fp16"])
+def test_peers_in_half_precision_give_the_reference_networks_maps_on_a_gpu(
+    name: str, request_: PeerRequest, tiny_network: GCoNet
+) -> None:
+    infer = PEERS[name].load(dataclasses.replace(request_, device="cuda"))
+    for _ in range(4):  # plain, captured, launched
+        images = random_images(2)
+        with torch.inference_mode():
+            wanted = tiny_network(torch.from_numpy(images)).numpy()
+        assert np.abs(infer(images) - wanted).mean() <= tolerance("pytorch", "fp16").mean_abs
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this PyTorch reaches a GPU")
