@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -181,7 +182,7 @@ def test_compiled_network_with_the_fused_affinity_on_the_gpu(
     tiny_network: GCoNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # convolutions are rounded to 10 bits otherwise
-    network = InferenceNetwork(tiny_network).to(DEVICE)
+    network = InferenceNetwork(copy.deepcopy(tiny_network)).to(DEVICE)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     with torch.inference_mode():
         expected = network(images)
@@ -193,7 +194,7 @@ def test_compiled_network_with_the_fused_affinity_on_the_gpu(
 @pytest.mark.parametrize("photos", [1, 3])
 @torch.inference_mode()
 def test_network_with_the_fused_affinity_equals_the_plain_one(tiny_network: GCoNet, photos: int) -> None:
-    network = InferenceNetwork(tiny_network).to(DEVICE)
+    network = InferenceNetwork(copy.deepcopy(tiny_network)).to(DEVICE)
     images = torch.randn(photos, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     features = network.encoder(images)[-1]
     expected, maps = network.gam(features), network(images)
