@@ -22,7 +22,7 @@ from gconet.bench.latency_report import html_report
 from gconet.bench.latency_run import LatencyRun
 from gconet.bench.latency_samples import META_NAME, write_samples
 from gconet.bench.latency_tables import latency_table
-from gconet.bench.latency_verdict import verdict_lines
+from gconet.bench.latency_verdict import machine, verdict_lines
 from gconet.bench.output_files import check_output
 from gconet.bench.peers import EAGER, PEERS, choose_peers
 from gconet.bench.timing import WarmUpRule
@@ -90,8 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         roofline=not options.no_roofline,
     )
     run = measure_run(bundles, request)
-    environment = run.facts.environment
-    print(f"{environment['cpu']}, {environment['cores']} cores, {options.rounds} interleaved rounds")
+    print(f"{machine(run)}, {options.rounds} interleaved rounds")
     print(latency_table(run.rows))
     print("\n".join(verdict_lines(run)))
     _write(run, bundles, options)

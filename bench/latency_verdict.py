@@ -28,13 +28,22 @@ def verdict_lines(run: LatencyRun) -> list[str]:
     return lines
 
 
+def machine(run: LatencyRun) -> str:
+    """Processor and its cores; the GPUs too, if an engine was timed on one."""
+    environment, gpus = run.facts.environment, run.facts.clocks.get("before", {}).get("gpus")
+    names = [f"{environment.get('cpu')}, {environment.get('cores')} cores"]
+    if isinstance(gpus, list) and any(row.gpu for row in run.rows):
+        names += [gpu["name"] for gpu in gpus]
+    return ", ".join(names)
+
+
 def machine_line(run: LatencyRun) -> str:
-    """Processor, threads, rounds, libraries."""
+    """Machine, threads, rounds, libraries."""
     facts = run.facts
     environment = facts.environment
     libraries = ", ".join(f"{name} {version}" for name, version in environment.get("libraries", {}).items())
     threads = f"{facts.threads} threads" if facts.threads else "each engine's choice of threads"
     return (
-        f"{environment.get('cpu')}, {environment.get('cores')} cores, {environment.get('os')}; {threads}; "
+        f"{machine(run)}, {environment.get('os')}; {threads}; "
         f"{facts.rounds} interleaved rounds on {facts.images}; {libraries}"
     )

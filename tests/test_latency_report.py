@@ -17,7 +17,7 @@ from gconet.bench.latency_plots import _spread, _ticks
 from gconet.bench.latency_report import html_report
 from gconet.bench.latency_run import LatencyRun
 from gconet.bench.latency_tables import latency_table
-from gconet.bench.latency_verdict import verdict_lines
+from gconet.bench.latency_verdict import machine, verdict_lines
 
 FIVE = dataclasses.replace(ROW, group=5, p50_ms=125.0, p90_ms=130.0)
 EAGER_FIVE = dataclasses.replace(EAGER_ROW, group=5, p50_ms=550.0, p90_ms=600.0)
@@ -71,6 +71,14 @@ def test_the_json_document_says_what_was_not_done() -> None:
     assert document["parity"] == {"not_checked": "the weights are unknown"}
     assert document["rows"][0]["parity"] == {"status": "not checked", "reason": "the weights are unknown"}
     assert not make_run(dataclasses.replace(ROW, parity=FAILED)).document()["passed"]
+
+
+def test_the_machine_is_named_with_its_gpus_where_one_was_used() -> None:
+    clocks = {"before": {"gpus": [{"name": "Imaginary GPU"}]}}
+    on_gpu = dataclasses.replace(ROW, gpu=ON_GPU)
+    assert machine(make_run(on_gpu, clocks=clocks)) == "Imaginary <CPU>, 2 cores, Imaginary GPU"
+    assert machine(make_run(ROW, clocks=clocks)) == "Imaginary <CPU>, 2 cores"
+    assert machine(make_run(on_gpu, clocks={"before": {"gpus": "no nvidia-smi"}})) == "Imaginary <CPU>, 2 cores"
 
 
 def test_a_gpu_row_tells_events_graphs_and_a_projection_labelled_as_one() -> None:
