@@ -1,6 +1,6 @@
 """Convolutions that stay in float when the rest goes to INT8, and why. `gconet sensitivity` measures the figures.
 
-Figures are of the demo weights on held-out groups; "share" is of the operations of all convolutions.
+Figures are of the first demo weights on held-out groups; "share" is of the operations of all convolutions.
 """
 
 from __future__ import annotations
