@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 
 from gconet.engines.target import Target
+from gconet.engines.tensorrt_gpu import present_gpus
 from gconet.runtime.errors import TargetError, UsageError
 
 TARGETS: Mapping[str, str] = {
@@ -18,6 +19,10 @@ TARGETS: Mapping[str, str] = {
 # Fastest first, of those the runtime can run. TensorRT tunes its kernels on the GPU itself, RTX compiles them for it;
 # OpenVINO uses the bf16 units of recent CPUs, ONNX Runtime does not.
 AUTO_ORDER = ("tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
+
+HALF_PRECISION_FROM = (
+    7.0  # compute capability; most GPUs before it do half precision at a fraction of the rate of float32
+)
 
 
 def get_target(name: str) -> Target:
@@ -51,7 +56,17 @@ def choose_target(precision: str = "auto") -> tuple[Target, str]:
         else:
             reason = target.runs_here(None if precision == "auto" else precision)
         if reason is None:
-            return target, "; ".join([*passed_over, f"{name} is the fastest that runs here"])
+            return target, "; ".join([*passed_over, f"{name} is the fastest that runs here", *_unused_gpu(name)])
         passed_over.append(f"{name} not: {reason}")
     wanted = "" if precision == "auto" else f" in {precision}"
     raise TargetError(f"no target can run{wanted} on this machine, name one with --target: {'; '.join(passed_over)}")
+
+
+def _unused_gpu(chosen: str) -> list[str]:
+    """Which GPU a target for CPUs leaves idle, and what uses it: ONNX Runtime does, but only where it is told to."""
+    gpus = [gpu for gpu in present_gpus() if float(gpu.compute_capability) >= HALF_PRECISION_FROM]
+    if chosen.startswith("tensorrt") or not gpus:
+        return []
+    install = "pip uninstall onnxruntime, pip install onnxruntime-gpu"
+    use = "build with --target onnxruntime --precision fp16, and run with --device cuda"
+    return [f"this machine's {gpus[0].name} goes unused: to use it, {install}, {use}"]

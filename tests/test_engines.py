@@ -14,6 +14,7 @@ from gconet.engines import installed, registry
 from gconet.engines.doctor import examine_targets, main
 from gconet.engines.registry import TARGETS, choose_target, get_target
 from gconet.engines.target import EngineSpec, check_spec
+from gconet.engines.tensorrt_gpu import Gpu
 from gconet.runtime.errors import TargetError, UsageError
 from gconet.runtime.session import SESSIONS, why_not_runnable
 
@@ -53,6 +54,15 @@ def test_auto_passes_over_what_is_missing_and_says_so(monkeypatch: pytest.Monkey
     monkeypatch.setattr(registry, "AUTO_ORDER", ("openvino",))
     with pytest.raises(TargetError, match="pip install openvino"):
         choose_target()
+
+
+def test_auto_tells_how_to_use_a_gpu_that_it_leaves_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "AUTO_ORDER", ("onnxruntime",))
+    monkeypatch.setattr(registry, "present_gpus", lambda: [Gpu("Imaginary GPU", "8.9")])
+    assert "Imaginary GPU goes unused: to use it, pip uninstall onnxruntime" in choose_target()[1]
+    for gpus in ([], [Gpu("NVIDIA GeForce GTX 1080 Ti", "6.1")]):
+        monkeypatch.setattr(registry, "present_gpus", lambda gpus=gpus: gpus)
+        assert "unused" not in choose_target()[1]
 
 
 def test_unknown_targets_precisions_and_groups_are_refused() -> None:
