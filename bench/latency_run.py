@@ -97,7 +97,7 @@ def row_document(row: LatencyRow) -> dict[str, Any]:
     """One row for JSON."""
     document = dataclasses.asdict(row)
     document["parity"] = row.parity.document() if row.parity else {"status": "not checked", "reason": "not asked for"}
-    document["gpu"] = document["gpu"] or {"not_measured": ON_CPU}
+    document["gpu"] = document["gpu"] or {"not_measured": "only of bundles that run on a GPU"}
     if row.projected_ms is None:
         document["projection"] = {"not_measured": "only for engines on a GPU whose limits were measured"}
     else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
+from gconet.engines.installed import installed_version
 from gconet.engines.target import Target
 from gconet.engines.tensorrt_gpu import present_gpus
 from gconet.runtime.errors import TargetError, UsageError
+from gconet.runtime.onnxruntime_providers import INSTALL_GPU
 
 TARGETS: Mapping[str, str] = {
     "openvino": "gconet.engines.openvino_target:OpenVinoTarget",
@@ -20,9 +22,7 @@ TARGETS: Mapping[str, str] = {
 # OpenVINO uses the bf16 units of recent CPUs, ONNX Runtime does not.
 AUTO_ORDER = ("tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
 
-HALF_PRECISION_FROM = (
-    7.0  # compute capability; most GPUs before it do half precision at a fraction of the rate of float32
-)
+ONNXRUNTIME_FROM = 7.5  # compute capability that its current wheels want
 
 
 def get_target(name: str) -> Target:
@@ -64,9 +64,10 @@ def choose_target(precision: str = "auto") -> tuple[Target, str]:
 
 def _unused_gpu(chosen: str) -> list[str]:
     """Which GPU a target for CPUs leaves idle, and what uses it: ONNX Runtime does, but only where it is told to."""
-    gpus = [gpu for gpu in present_gpus() if float(gpu.compute_capability) >= HALF_PRECISION_FROM]
+    gpus = [gpu for gpu in present_gpus() if float(gpu.compute_capability) >= ONNXRUNTIME_FROM]
     if chosen.startswith("tensorrt") or not gpus:
         return []
-    install = "pip uninstall onnxruntime, pip install onnxruntime-gpu"
-    use = "build with --target onnxruntime --precision fp16, and run with --device cuda"
-    return [f"this machine's {gpus[0].name} goes unused: to use it, {install}, {use}"]
+    build = "build with --target onnxruntime --precision fp16, and run with --device cuda"
+    if not installed_version("onnxruntime-gpu"):
+        build = f"pip uninstall -y onnxruntime, {INSTALL_GPU}, {build}"
+    return [f"this machine's {gpus[0].name} goes unused: to use it, {build}"]

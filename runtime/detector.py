@@ -221,8 +221,8 @@ def load(
         onnxruntime, the first GPU for tensorrt and tensorrt-rtx.
     threads : for CPU engines; None leaves the choice to the engine.
     cuda_graphs : for TensorRT, and onnxruntime with provider "cuda": launch repeated work as CUDA graphs. ONNX Runtime
-        makes one at the first call for each of the first 4 group sizes; no other thread of the process may allocate on
-        the GPU just then, by whatever library.
+        makes one at the first call for each of the first 4 group sizes; no other thread of the process may allocate
+        or free on the GPU just then, by whatever library, `maps.numpy()` included.
     provider : for target onnxruntime on a GPU: "cuda" or "tensorrt", which compiles at the first call, for minutes.
     require_signature : public key in PEM whose owner must have signed the bundle, see `open_bundle`; None asks for no
         signature.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -63,12 +65,28 @@ class OnnxRuntimeGraphs:
         self._ort, self._session, self._device, self._quiet = ort, session, (device, index), quiet
         self._image_shape = 3, size, size
         self._groups: dict[int, Group | None] = {}  # None: its capture failed
-        self._thread = ThreadPoolExecutor(1, "onnxruntime-graphs")
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        # A pool takes no work once the main thread has ended, even where others of the process go on.
+        threading.Thread(target=_serve, args=(self._work,), name="onnxruntime-graphs", daemon=True).start()
+        weakref.finalize(self, self._work.put, None)
         self.plain = self._options(NO_GRAPH)
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Do something on the thread, and hand over what it returns or raises; not to be called from within."""
-        return self._thread.submit(work).result()
+        answer: Future[Answer] = Future()
+
+        def answered() -> None:
+            try:
+                answer.set_result(work())
+            except BaseException as error:  # whatever it is, the caller gets it
+                answer.set_exception(error)
+
+        self._work.put(answered)
+        try:
+            return answer.result()
+        except BaseException:  # Ctrl-C lands here, while the work may still write to the caller's memory
+            wait([answer])
+            raise
 
     def infer(self, images: FloatArray) -> FloatArray | None:
         """Maps (N, 1, S, S) of a group (N, 3, S, S), in an array of its own; None without a graph, see `launch`."""
@@ -137,3 +155,10 @@ class OnnxRuntimeGraphs:
         options = self._ort.RunOptions()
         options.add_run_config_entry(GRAPH_ID, graph)
         return options
+
+
+def _serve(work: queue.SimpleQueue[Callable[[], object] | None]) -> None:
+    """Do what comes, until None does."""
+    while (task := work.get()) is not None:
+        task()
+        del task  # and with it what it holds, such as the session

@@ -122,9 +122,10 @@ class OnnxRuntimeSession:
     def infer_device(
         self, inputs: Mapping[str, object], outputs: Mapping[str, object] | None = None
     ) -> Mapping[str, Any]:
-        """Run one group from and to the GPU's memory, without a copy; see `DeviceSession`.
+        """Run one group from and to the GPU's memory; see `DeviceSession`.
 
-        The maps are complete when it returns: ONNX Runtime waits for its own streams.
+        Sizes that have a CUDA graph are copied within it, others not at all. The maps are complete when it returns:
+        ONNX Runtime waits for its own streams.
         """
         if self._device != "cuda":
             raise UsageError(f"{self._where} runs on the CPU: load it with device='cuda'")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -219,3 +222,32 @@ def test_a_real_session_answers_from_the_memory_of_a_group(tiny_bundle: BundleMa
         images = images_of(count, rng)
         maps = graphs.call(lambda images=images: graphs.infer(images))  # type: ignore[misc]
         np.testing.assert_array_equal(maps, plain.infer({"images": images})["maps"])
+
+
+def test_threads_that_outlive_the_main_one_are_served() -> None:
+    script = """
+import threading, time
+import onnxruntime
+from gconet.runtime.onnxruntime_graphs import OnnxRuntimeGraphs
+graphs = OnnxRuntimeGraphs(onnxruntime, None, "cpu", 0, 32, threading.Lock())
+def late():
+    threading.main_thread().join()
+    print(graphs.call(lambda: "served"))
+threading.Thread(target=late).start()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "served\n"
+
+
+def test_ctrl_c_is_raised_when_nothing_writes_to_the_callers_memory_any_more() -> None:
+    graphs = OnnxRuntimeGraphs(onnxruntime, None, "cpu", 0, TINY_SIZE, threading.Lock())
+    done = threading.Event()
+
+    def work() -> None:
+        _thread.interrupt_main()
+        time.sleep(0.05)
+        done.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        graphs.call(work)
+    assert done.is_set()
