@@ -19,7 +19,7 @@ from gconet.bench.roofline import Roofline, share_of
 from gconet.bench.timing import WarmUpRule
 
 MEASURES = "compute only: network input to maps, in memory"
-ON_CPU = "the engine runs on the CPU"
+GPU_ONLY = "only for bundles that run on a GPU"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def row_document(row: LatencyRow) -> dict[str, Any]:
     """One row for JSON."""
     document = dataclasses.asdict(row)
     document["parity"] = row.parity.document() if row.parity else {"status": "not checked", "reason": "not asked for"}
-    document["gpu"] = document["gpu"] or {"not_measured": "only of bundles that run on a GPU"}
+    document["gpu"] = document["gpu"] or {"not_measured": GPU_ONLY}
     if row.projected_ms is None:
         document["projection"] = {"not_measured": "only for engines on a GPU whose limits were measured"}
     else:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gconet.bench.latency_rows import LatencyRow
-from gconet.bench.latency_run import ON_CPU, LatencyRun
+from gconet.bench.latency_run import GPU_ONLY, LatencyRun
 from gconet.bench.projection import PAPERS_CLASS
 
 NONE = "-"
@@ -163,7 +163,7 @@ def _gpu(run: LatencyRun) -> Table:
             values = g.compute_ms, g.enqueue_ms, g.compute_plain_ms, g.enqueue_plain_ms, row.projected_ms
             body.append((row.engine, str(row.group), *(_number(value, ".2f") for value in values)))
     if not body:
-        return Table("GPU", header, [], f"Not measured: {ON_CPU}.")
+        return Table("GPU", header, [], f"Not measured: {GPU_ONLY}.")
     note = (
         "Medians in milliseconds between CUDA events, with a CUDA graph and without. The last column is a projection, "
         f"not a measurement: {PAPERS_CLASS.tflops} TFLOP/s and {PAPERS_CLASS.gb_per_s:g} GB/s at the share of the "

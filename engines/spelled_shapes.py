@@ -6,7 +6,7 @@ for channels last, does it on the GPU and copies it to the CPU and back, and wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -108,15 +108,12 @@ def _drop_left_overs(graph: onnx.GraphProto) -> None:
     while len(graph.node) < kept:
         kept = len(graph.node)
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-        dropped = [node for node in graph.node if node.op_type in LEFT_OVER and not read & set(node.output)]
-        names = {name for node in dropped for name in node.output}
         _replace(graph.node, [node for node in graph.node if node.op_type not in LEFT_OVER or read & set(node.output)])
-        _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
-        _replace(graph.value_info, [value for value in graph.value_info if value.name not in names])
+    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
+    _replace(graph.value_info, [value for value in graph.value_info if value.name in read])
 
 
-def _replace(field: object, values: Sequence[object] | Iterable[object]) -> None:
+def _replace(field: object, values: Sequence[object]) -> None:
     """Give a repeated field of a message other elements."""
-    kept = list(values)
     del field[:]  # type: ignore[attr-defined]
-    field.extend(kept)  # type: ignore[attr-defined]
+    field.extend(values)  # type: ignore[attr-defined]

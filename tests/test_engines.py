@@ -59,6 +59,7 @@ def test_auto_passes_over_what_is_missing_and_says_so(monkeypatch: pytest.Monkey
 def test_auto_tells_how_to_use_a_gpu_that_it_leaves_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "AUTO_ORDER", ("onnxruntime",))
     monkeypatch.setattr(registry, "present_gpus", lambda: [Gpu("Imaginary GPU", "8.9")])
+    monkeypatch.setattr(registry, "installed_version", lambda _: None)
     assert "Imaginary GPU goes unused: to use it, pip uninstall -y onnxruntime, pip install 'onnx" in choose_target()[1]
     monkeypatch.setattr(registry, "installed_version", lambda _: "1.32.0")
     assert "Imaginary GPU goes unused: to use it, build with --target onnxruntime" in choose_target()[1]
