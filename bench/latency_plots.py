@@ -8,7 +8,7 @@ from html import escape
 
 from gconet.bench.latency_rows import LatencyRow
 
-WIDTH, LEFT, RIGHT = 960, 280, 180  # of the drawing, of its labels, of its values
+WIDTH, LEFT, RIGHT = 960, 340, 180  # of the drawing, of its labels, of its values
 BAR, STEP = 16, 28  # thickness of a bar, and from one to the next
 HEIGHT = 320  # of the line plot
 TICKS = 4  # on its vertical axis, about
@@ -49,7 +49,7 @@ def throughput_lines(rows: Sequence[LatencyRow]) -> str:
     groups = sorted({row.group for row in rows})
     if len(groups) < 2:
         return ""
-    top, bottom, right = 14, HEIGHT - 34, WIDTH - 260
+    top, bottom, right = 14, HEIGHT - 34, WIDTH - 320
     fastest = max(row.images_per_s for row in rows)
     x = {group: 50 + (right - 50) * index / (len(groups) - 1) for index, group in enumerate(groups)}
 

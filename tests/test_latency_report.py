@@ -13,11 +13,12 @@ from html_page import Page
 from latency_examples import EAGER_ROW, FAILED, ON_GPU, ROW, UNCHECKED, make_run
 
 from gconet.bench.latency_markdown import markdown_report
-from gconet.bench.latency_plots import _spread, _ticks
+from gconet.bench.latency_plots import LEFT, _spread, _ticks
 from gconet.bench.latency_report import html_report
 from gconet.bench.latency_run import LatencyRun
 from gconet.bench.latency_tables import latency_table
 from gconet.bench.latency_verdict import machine, verdict_lines
+from gconet.bench.peers import PEERS
 
 FIVE = dataclasses.replace(ROW, group=5, p50_ms=125.0, p90_ms=130.0)
 EAGER_FIVE = dataclasses.replace(EAGER_ROW, group=5, p50_ms=550.0, p90_ms=600.0)
@@ -79,6 +80,11 @@ def test_the_machine_is_named_with_its_gpus_where_one_was_used() -> None:
     assert machine(make_run(on_gpu, clocks=clocks)) == "Imaginary <CPU>, 2 cores, Imaginary GPU"
     assert machine(make_run(ROW, clocks=clocks)) == "Imaginary <CPU>, 2 cores"
     assert machine(make_run(on_gpu, clocks={"before": {"gpus": "no nvidia-smi"}})) == "Imaginary <CPU>, 2 cores"
+
+
+def test_names_of_peers_have_room_beside_their_bars() -> None:
+    longest = max(len(f"{peer.engine}, group of 40") for peer in PEERS.values())
+    assert longest * 7.5 <= LEFT  # pixels a letter takes, on the average, where it is widest
 
 
 def test_a_gpu_row_tells_events_graphs_and_a_projection_labelled_as_one() -> None:
