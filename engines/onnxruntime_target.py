@@ -57,9 +57,9 @@ class OnnxRuntimeTarget:
 
         Constants are folded and what is redundant is taken out. Fused operators and blocked layouts suit one kind of
         processor, so they are left to the session that loads it. An fp16 graph is loaded to see that it can be, and
-        written as it is: what ONNX Runtime writes on a CPU computes in float32, between casts. It is for GPUs, so its
-        shapes are spelled out. Not so for the others: where it knows all sizes, ONNX Runtime lays more of the graph out
-        in blocks on a CPU, and sums come out otherwise in the last bits.
+        written as it is: what ONNX Runtime writes on a CPU computes in float32, between casts. It is for GPUs, so it
+        gets the forms that suit them, and its shapes are spelled out. Not so for the others: where it knows all sizes,
+        ONNX Runtime lays more of the graph out in blocks on a CPU, and sums come out otherwise in the last bits.
         """
         from gconet.engines.graph_parts import cut
         from gconet.engines.shared_weights import WEIGHTS_FILE, WeightStore
@@ -74,6 +74,7 @@ class OnnxRuntimeTarget:
     def _build_part(self, graph: onnx.ModelProto, path: Path, store: WeightStore, optimised: bool) -> Path:
         import onnx.inliner
 
+        from gconet.engines.cuda_forms import suit_cuda
         from gconet.engines.shared_weights import move_onnx_weights
         from gconet.engines.spelled_shapes import spell_shapes
 
@@ -85,7 +86,7 @@ class OnnxRuntimeTarget:
         with tempfile.TemporaryDirectory() as scratch:
             source, result = Path(scratch, "source.onnx"), Path(scratch, "optimised.onnx")
             options.optimized_model_filepath = str(result)
-            onnx.save(inlined if optimised else spell_shapes(inlined), source)
+            onnx.save(inlined if optimised else suit_cuda(spell_shapes(inlined)), source)
             try:
                 ort.InferenceSession(source, options, providers=[PROVIDER])
             except Exception as error:  # ONNX Runtime raises its own classes straight from Exception

@@ -25,7 +25,7 @@ from gconet.runtime.session import open_session
 from gconet.train.model import GCoNet
 
 Bundles = Callable[[str, str], Path]
-ISLANDS = 2  # convolutions: the pixel bias and the logits
+ISLANDS = 2  # the pixel bias and the logits: convolutions to one channel, as products
 
 
 def test_convolutions_are_half_but_for_the_islands(tiny_bundle: Bundles) -> None:
@@ -33,8 +33,9 @@ def test_convolutions_are_half_but_for_the_islands(tiny_bundle: Bundles) -> None
     model = onnx.load(open_bundle(tiny_bundle("onnxruntime", "fp16")).file("detect.onnx"))
     types = {weights.name: weights.data_type for weights in model.graph.initializer}
     convolutions = [types[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
-    assert convolutions.count(onnx.TensorProto.FLOAT) == ISLANDS
-    assert convolutions.count(onnx.TensorProto.FLOAT16) == len(convolutions) - ISLANDS
+    products = [types.get(node.input[1]) for node in model.graph.node if node.op_type == "MatMul"]
+    assert set(convolutions) == {onnx.TensorProto.FLOAT16}
+    assert products.count(onnx.TensorProto.FLOAT) == ISLANDS
 
 
 @pytest.mark.parametrize("photos", [1, 2, 5])

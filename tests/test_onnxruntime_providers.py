@@ -44,6 +44,7 @@ class ImaginaryOrt:
     ) -> None:
         self.driver, self.started, self.error, self.captures = driver, started, error, captures
         self.asked_for: list[Any] = []
+        self.without: list[str] | None = None
 
     def get_available_providers(self) -> list[str]:
         return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -52,8 +53,11 @@ class ImaginaryOrt:
         if self.started:
             print("\nFailed to load libcudnn.so.9: no such file\nPlease follow the instructions")
 
-    def InferenceSession(self, *_: Any, providers: list[Any], enable_fallback: int) -> Any:  # noqa: N802 (its name)
+    def InferenceSession(  # noqa: N802 (its name)
+        self, *_: Any, providers: list[Any], enable_fallback: int, disabled_optimizers: list[str] | None
+    ) -> Any:
         assert enable_fallback == 0
+        self.without = disabled_optimizers
         if self.error:
             raise RuntimeError(self.error)
         self.asked_for = providers
@@ -136,8 +140,10 @@ def test_half_precision_is_laid_out_channels_last(tiny_bundle: BundleMaker) -> N
     bundle = gr.open_bundle(tiny_bundle("onnxruntime", "fp16"))
     create_session(ort, bundle, SessionOptions("cuda"))
     assert ort.asked_for[0][1]["prefer_nhwc"] == "1"
+    assert ort.without == ["ConvAddFusion"]  # biases stay sums of their own
     create_session(ort, bundle, SessionOptions("cuda", provider="tensorrt"))
     assert ort.asked_for[1][1]["prefer_nhwc"] == "0"
+    assert not ort.without
 
 
 def test_graphs_are_captured_of_detect_where_they_can_be(
