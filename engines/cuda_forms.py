@@ -1,6 +1,6 @@
 """Other forms of what ONNX Runtime's CUDA provider is slow at, in half precision with channels last.
 
-Exact in real arithmetic. On an NVIDIA H200 they bring a pair from 1.31 to 1.06 ms, see bench/results/NOTES.md.
+Exact in real arithmetic. On an NVIDIA H200 they bring a pair from 1.32 to 1.05 ms, see bench/results/NOTES.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def suit_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
 
     - Biases of convolutions become sums of their own. The provider has a generic kernel of cuDNN add them, at half the
       speed of its own sums. Its optimiser would undo this: load the graph without `ConvAddFusion`.
+    - Such a convolution reads four channels in place of three, the last times zero: cuDNN has fast kernels for four.
     - 1×1 convolutions to one channel, in float32, become matrices times a vector.
     - Means over photos and pixels, weighted by a map, become a vector times a matrix for each photo, in place of a
       product as large as the features and reductions over three axes.
@@ -76,10 +77,23 @@ def _bias_apart(node: NodeProto, graph: _Graph) -> list[NodeProto]:
     (output,) = node.output
     convolution = onnx.NodeProto()
     convolution.CopyFrom(node)
-    replace(convolution.input, [images, weight])
+    before, inputs = _four_channels(images, weight, output, graph)
+    replace(convolution.input, inputs)
     replace(convolution.output, [f"{output}_without_bias"])
     added = graph.constant(f"{output}_bias", graph.values[bias[0]].reshape(1, -1, 1, 1))
-    return [convolution, make_node("Add", [*convolution.output, added], [output])]
+    return [*before, convolution, make_node("Add", [*convolution.output, added], [output])]
+
+
+def _four_channels(images: str, weight: str, output: str, graph: _Graph) -> tuple[list[NodeProto], list[str]]:
+    """What a convolution reads, and nodes that make it: of three channels the first once more, times zero."""
+    kernels = graph.values.get(weight)
+    if kernels is None or kernels.shape[1] != 3:
+        return [], [images, weight]
+    first, four = f"{output}_first", f"{output}_four"
+    start, end, axis = (graph.constant(f"{output}_slice_{index}", [at]) for index, at in enumerate((0, 1, 1)))
+    padded = graph.constant(f"{output}_kernels", np.concatenate([kernels, np.zeros_like(kernels[:, :1])], axis=1))
+    slice_ = make_node("Slice", [images, start, end, axis], [first])
+    return [slice_, make_node("Concat", [images, first], [four], axis=1)], [four, padded]
 
 
 def _one_channel(node: NodeProto, graph: _Graph) -> list[NodeProto]:
@@ -104,7 +118,7 @@ def _one_channel(node: NodeProto, graph: _Graph) -> list[NodeProto]:
 
 
 def _weighted_mean(node: NodeProto, graph: _Graph) -> list[NodeProto]:
-    """The mean of features (N, C, H, W) by a map (N, 1, H, W) as (1, H·W) times (H·W, C); nothing for other nodes."""
+    """The mean of features (N, C, H, W) by a map (N, 1, H, W), float32, as (1, H·W) times (H·W, C) for each photo."""
     product = graph.makers.get(node.input[0]) if node.op_type == "ReduceMean" else None
     if product is None or product.op_type != "Mul" or attributes(node).get("keepdims", 1):
         return []

@@ -62,8 +62,10 @@ def test_no_form_is_left_that_the_provider_is_slow_at(plain: onnx.ModelProto) ->
     assert sum(node.input[0] in products for node in nodes(plain, "ReduceMean")) == 1  # the consensus
     assert not any(node.input[0] in products for node in nodes(suited, "ReduceMean") if len(node.input) == 1)
     assert len(nodes(suited, "Mul")) == len(nodes(plain, "Mul"))  # by the map before, by 1/H·W now
+    kernels = {tensor.name: tensor.dims for tensor in suited.graph.initializer}
+    assert next(kernels[node.input[1]][1] for node in nodes(suited, "Conv")) == 4  # of three colours
     read = {name for node in suited.graph.node for name in node.input}
-    assert {tensor.name for tensor in suited.graph.initializer} <= read
+    assert kernels.keys() <= read
 
 
 def test_the_optimiser_puts_biases_back_unless_it_is_told_not_to(plain: onnx.ModelProto, tmp_path: Path) -> None:
