@@ -17,7 +17,7 @@ from gconet.runtime.errors import BundleError, TargetError, one_line
 from gconet.runtime.host_arrays import address, unowned
 from gconet.runtime.openvino_reports import unreported
 from gconet.runtime.session import DETECT, INNER_TENSORS, PartTensors, SessionOptions, Tensors
-from gconet.runtime.vnni import lacks_vnni
+from gconet.runtime.vnni import has_vnni
 
 LOG = logging.getLogger(__name__)
 DEVICE = "CPU"
@@ -177,7 +177,7 @@ def missing_arithmetic(precision: str, capabilities: Collection[str]) -> str | N
     """None if the CPU plugin computes in a precision, and rightly; else the reason and the command that mends it."""
     if precision not in HINTS or CAPABILITY.get(precision, "FP32") not in capabilities:
         return f"this CPU has no {precision} arithmetic; build with `gconet build --target openvino --precision fp32`"
-    if precision == "int8" and lacks_vnni():
+    if precision == "int8" and has_vnni() is False:
         return (
             "this CPU has no VNNI, and without it OpenVINO's sums of 8-bit products overflow; build with `gconet build "
             "--target openvino --precision fp32`, or int8 with `--target onnxruntime`"

@@ -16,7 +16,7 @@ from fake_cuda import FakeArray, FakeDriver
 from fake_tensorrt import fake_network
 
 import gconet.runtime as gr
-from gconet.runtime import cuda
+from gconet.runtime import cuda, vnni
 from gconet.runtime.onnxruntime_providers import captures_graphs, create_session
 from gconet.runtime.session import SessionOptions, open_session
 
@@ -45,6 +45,7 @@ class ImaginaryOrt:
         self.driver, self.started, self.error, self.captures = driver, started, error, captures
         self.asked_for: list[Any] = []
         self.without: list[str] | None = None
+        self.settings: Any = None
 
     def get_available_providers(self) -> list[str]:
         return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -54,10 +55,10 @@ class ImaginaryOrt:
             print("\nFailed to load libcudnn.so.9: no such file\nPlease follow the instructions")
 
     def InferenceSession(  # noqa: N802 (its name)
-        self, *_: Any, providers: list[Any], enable_fallback: int, disabled_optimizers: list[str] | None
+        self, _: Path, settings: Any, providers: list[Any], enable_fallback: int, disabled_optimizers: list[str] | None
     ) -> Any:
         assert enable_fallback == 0
-        self.without = disabled_optimizers
+        self.settings, self.without = settings, disabled_optimizers
         if self.error:
             raise RuntimeError(self.error)
         self.asked_for = providers
@@ -133,6 +134,23 @@ def test_providers_are_asked_for_by_gpu_and_by_group(tiny_bundle: BundleMaker) -
     assert others == [cuda_options, "CPUExecutionProvider"]
     create_session(ort, bundle, SessionOptions("cpu", provider="tensorrt"))
     assert ort.asked_for == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "safe"),
+    [("flags : sse avx2 avx512_vnni\n", False), ("flags : sse avx2\n", True), (None, True)],
+    ids=["VNNI", "none", "not told"],
+)
+def test_sums_of_bytes_are_kept_from_saturating_only_where_they_might(
+    cpuinfo: str | None, safe: bool, tiny_bundle: BundleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vnni, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(vnni.platform, "machine", lambda: "x86_64")
+    if cpuinfo:
+        vnni.CPUINFO.write_text(cpuinfo)
+    ort: Any = ImaginaryOrt()
+    create_session(ort, gr.open_bundle(tiny_bundle("onnxruntime", "int8")), SessionOptions("cpu"))
+    assert ("session.x64quantprecision" in vars(ort.settings)) == safe
 
 
 def test_half_precision_is_laid_out_channels_last(tiny_bundle: BundleMaker) -> None:
