@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from gconet.bench.environment import describe_bundle, describe_environment
 from gconet.bench.output_files import check_output
-from gconet.bench.photo_groups import extend_photos, read_photos
+from gconet.bench.photo_groups import extend_photos, read_group
 from gconet.bench.timing import answer_once, time_interleaved
 from gconet.runtime import ConsensusBuilder
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run, write_json
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     detector = load(options.bundle)
     check_output(options.json)
-    photos = read_photos(None)
+    photos = read_group(None)
 
     rows = [
         _agreement(detector, extend_photos(photos, size))

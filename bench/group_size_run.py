@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gconet.bench.peak_memory import peak_rss_bytes
 from gconet.bench.peers import PEERS, PeerRequest
-from gconet.bench.photo_groups import read_photos, variant
+from gconet.bench.photo_groups import read_group, variant
 from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import EXIT_DONE, Parser, positive, run
 from gconet.runtime.detector import load
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.memory_mb:
         resource.setrlimit(resource.RLIMIT_DATA, (options.memory_mb * 10**6,) * 2)
-    photos = read_photos(None)
+    photos = read_group(None)
     maps: Callable[[PhotoRow], Iterator[FloatArray]]
     if options.peer:
         # The bundle's engine is not loaded: its memory would count as the peer's.

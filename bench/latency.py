@@ -106,7 +106,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_signature_argument(what)
     what.add_argument("--group", action="append", type=positive, metavar="N",
                       help=f"photos in a group; repeatable (default: {DEFAULT_GROUP})")  # fmt: skip
-    what.add_argument("--images", type=Path, metavar="DIR", help="folder of photos (default: the example photos)")
+    what.add_argument("--images", type=Path, metavar="DIR", help="photos of one object; of several "
+                      "groups the largest (default: the example photos)")  # fmt: skip
     what.add_argument("--checkpoint", type=Path, metavar="F", help="what the bundles were built from (default: the "
                       "weights that ship)")  # fmt: skip
     what.add_argument("--peers", action="append", default=[], metavar="NAMES", help="peers to time too, with commas "

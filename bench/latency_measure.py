@@ -19,7 +19,7 @@ from gconet.bench.latency_phases import time_host_phases
 from gconet.bench.latency_rows import measure_latency
 from gconet.bench.latency_run import LatencyRun, RunFacts, complete_rows
 from gconet.bench.peers import PeerRequest
-from gconet.bench.photo_groups import find_photos, group_inputs
+from gconet.bench.photo_groups import find_group, group_inputs
 from gconet.bench.roofline import Roofline, measure_roofline
 from gconet.bench.roofline_products import cpu_copies, cpu_products, cuda_copies, cuda_products
 from gconet.bench.timing import WarmUpRule
@@ -42,7 +42,7 @@ class BenchRequest:
     device : where bundles run, and PyTorch beside them: "auto", "cpu" or "cuda".
     eager, peers : whether eager PyTorch takes part, and names of other peers.
     checkpoint : what the bundles were built from; None for the weights that ship.
-    images : folder of photos; None for the example photos.
+    images : folder of photos, of whose groups the largest is taken; None for the example photos.
     parity, roofline : whether to check parity and measure the machine's limits.
     """
 
@@ -70,7 +70,7 @@ def measure_run(bundles: Sequence[Bundle], request: BenchRequest) -> LatencyRun:
     PhotoError, CheckpointError, UsageError
         If photos or a named checkpoint cannot be used, or a tolerance is missing.
     """
-    files = find_photos(request.images)[: request.groups[-1]]
+    files = find_group(request.images)[: request.groups[-1]]
     preprocessing = bundles[0].manifest.preprocessing
     inputs = group_inputs([read_photo(path) for path in files], request.groups, preprocessing)
     reference = Reference(missing="--no-parity was given")

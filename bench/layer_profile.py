@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gconet.bench.clocks import read_clocks
 from gconet.bench.environment import describe_environment
 from gconet.bench.layer_times import ExecutedLayer, LayerProfiler
-from gconet.bench.photo_groups import group_inputs, read_photos
+from gconet.bench.photo_groups import group_inputs, read_group
 from gconet.bench.roofline import Roofline, measure_roofline
 from gconet.bench.roofline_products import cpu_copies, cpu_products
 from gconet.bench.timing import Timing, WarmUpRule, time_interleaved
@@ -34,7 +34,7 @@ class ProfileRequest:
     Attributes
     ----------
     threads : of the CPU; None leaves the choice to the engine.
-    images : folder of photos; None for the example photos.
+    images : folder of photos, of whose groups the largest is taken; None for the example photos.
     roofline : whether to measure the machine's limits.
     """
 
@@ -148,7 +148,7 @@ def profile_bundle(bundle: Bundle, request: ProfileRequest) -> LayerProfile:
     why_not = why_no_layers(bundle)
     if why_not:
         raise TargetError(why_not)
-    images = group_inputs(read_photos(request.images), [request.group], manifest.preprocessing)[request.group]
+    images = group_inputs(read_group(request.images), [request.group], manifest.preprocessing)[request.group]
     plain = open_session(bundle, "cpu", request.threads)
     with tempfile.TemporaryDirectory() as folder:
         profiler = _profiler(bundle, request.threads, Path(folder))

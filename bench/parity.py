@@ -24,7 +24,7 @@ from gconet.bench.parity_check import BundleParity, ParityRequest, bundle_docume
 from gconet.bench.parity_groups import EagerReference, measure_parity
 from gconet.bench.parity_report import html_report
 from gconet.bench.parity_statistics import ParityRow, compare, parity_document, parity_table
-from gconet.bench.photo_groups import EXAMPLES, read_photos
+from gconet.bench.photo_groups import EXAMPLES, read_group
 from gconet.bench.reference import reference_network
 from gconet.engines.installed import import_or_explain
 from gconet.runtime.atomic import replacing
@@ -98,7 +98,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
                         "precisions are calibrated on (default: the example photos)")  # fmt: skip
     parser.add_argument("--checkpoint", metavar="F", help="what the bundles were built from (default: the weights that "
                         "ship)")  # fmt: skip
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of photos (default: the example photos)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="photos of one object; of several groups the "
+                        "largest, or all with --gt (default: the example photos)")  # fmt: skip
     parser.add_argument("--gt", type=Path, metavar="DIR", help="their truths, the same tree: also compare MAE, F, E "
                         "and S, every group in one piece")  # fmt: skip
     parser.add_argument("--bisect", action="store_true", help="find the first layer whose error jumps")
@@ -119,7 +120,7 @@ def _check(bundles: Sequence[Bundle], options: argparse.Namespace, request: Pari
     if problems and all(problems):
         raise TargetError(str(problems[0]))
     models = [reference_network(bundle.manifest, options.checkpoint) for bundle in bundles]
-    reference = EagerReference(models[0], read_photos(options.images))  # of one checkpoint, so of one network
+    reference = EagerReference(models[0], read_group(options.images))  # of one checkpoint, so of one network
     sessions = [open_session(bundle, options.device, None) for bundle in bundles]
     parities = []
     for bundle in bundles:

@@ -113,8 +113,7 @@ def _statistics(rows: Sequence[ParityRow], limits: Tolerance) -> str:
         verdict = "within" if row.passed else OUTSIDE if row.finite else "not finite"
         numbers = f"{row.max_abs:.1e}", f"{row.mean_abs:.1e}", f"{row.l2:.1e}", in_decibels(row.sqnr_db)
         body.append(((row.group, *numbers, f"{row.cosine:.7f}", f"{row.mask_iou:.5f}", verdict), not row.passed))
-    largest = "not judged" if limits.max_abs is None else f"{limits.max_abs:g}"
-    note = f"Limits: max {largest}, mean {limits.mean_abs:g}, mask IoU {limits.mask_iou:g}; {limits.reason}."
+    note = f"Limits: {limits}."
     return _table(header, body) + _paragraph(note, "note")
 
 

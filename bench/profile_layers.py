@@ -89,7 +89,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, metavar="B", help="default: %(default)s")
     parser.add_argument("--group", type=positive, default=DEFAULT_GROUP, metavar="N",
                         help="photos in the group (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of photos (default: the example photos)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="photos of one object; of several groups the "
+                        "largest (default: the example photos)")  # fmt: skip
     parser.add_argument("--rounds", type=positive, default=20, metavar="N",
                         help="samples of each layer (default: %(default)s)")  # fmt: skip
     parser.add_argument("--warm-up", type=positive, default=WARM_UP_AT_MOST, metavar="N", help="rounds before them at "

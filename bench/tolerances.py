@@ -24,6 +24,10 @@ class Tolerance:
     mask_iou: float
     reason: str
 
+    def __str__(self) -> str:
+        largest = "not judged" if self.max_abs is None else f"{self.max_abs:g}"
+        return f"max {largest}, mean {self.mean_abs:g}, mask IoU {self.mask_iou:g}; {self.reason}"
+
 
 _FP32 = Tolerance(1e-4, 1e-5, 0.999, "same arithmetic, other order of summation: about 1e-6 per layer over 36 layers")
 _FP16 = Tolerance(

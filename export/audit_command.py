@@ -12,7 +12,7 @@ from typing import Any
 
 from gconet.bench.environment import describe_environment
 from gconet.bench.parity import parity_table
-from gconet.bench.photo_groups import extend_photos, read_photos
+from gconet.bench.photo_groups import extend_photos, read_group
 from gconet.bench.tolerances import tolerance
 from gconet.export.audit import GraphAudit, audit_graph
 from gconet.export.calibration import read_calibration
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, metavar="F", help="weights (default: the demo)")
     parser.add_argument("--precision", choices=list(TYPES), default="fp16", help="half type (default: %(default)s)")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="photos in groups (default: the examples)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="photos to run (default: the examples)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="photos to run; of several groups the "
+                        "largest (default: the examples)")  # fmt: skip
     parser.add_argument("--groups", type=positive, nargs="+", default=[1, 2, 5], metavar="N",
                         help="group sizes to run (default: 1 2 5)")  # fmt: skip
     parser.add_argument("--size", type=_size, help="side of the input (default: the checkpoint's)")
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.size:
         preprocessing = dataclasses.replace(preprocessing, size=options.size)
     groups = read_calibration(options.calibration, preprocessing)
-    inputs = to_input(extend_photos(read_photos(options.images), max(options.groups)), preprocessing)
+    inputs = to_input(extend_photos(read_group(options.images), max(options.groups)), preprocessing)
     model = checkpoint.network()
     network = InferenceNetwork(copy.deepcopy(model))
     found = lower(network, options.precision, groups)

@@ -1,6 +1,7 @@
 """Convolutions that stay in float when the rest goes to INT8, and why. `gconet sensitivity` measures the figures.
 
-Figures are of the first demo weights on held-out groups; "share" is of the operations of all convolutions.
+Figures are of the demo weights on held-out groups, all layers but the one named in INT8 or in float; "share" is of the
+operations of all convolutions. With all in INT8 masks agree to 0.981, in the worst group to 0.942.
 """
 
 from __future__ import annotations
@@ -27,18 +28,22 @@ class FloatIsland:
 ISLANDS: tuple[FloatIsland, ...] = (
     FloatIsland(
         "gam.*",
-        "they read C5, which is also what the affinity compares and the consensus is pooled from: rounded for either, "
-        "the mask IoU falls to 0.981, where most others keep 0.998; both in float raise it from 0.975 to 0.989, at "
-        "0.17 % of the operations",
+        "they read C5, which is also what the affinity compares and the consensus is pooled from: alone in INT8 masks "
+        "agree to 0.996 and 0.998, for 0.17 % of the operations",
     ),
     FloatIsland(
         "decoder.top.*",
-        "reads the correlated features, whose range differs from group to group: mean |Δ| 4e-4 and 2e-4 alone in INT8, "
-        "for 0.02 % of the operations",
+        "reads the correlated features, whose range differs from group to group: alone in INT8 0.986, in the worst "
+        "group 0.946, the most of all layers, for 0.02 % of the operations",
+    ),
+    FloatIsland(
+        "decoder.levels.4.fuse.*",
+        "the first sum of what is shared and what is seen: alone in INT8 0.994, in the worst group 0.968; calibrated "
+        "on the example photos it loses a group (0.867, in float 0.973), for 0.19 % of the operations",
     ),
     FloatIsland(
         "decoder.levels.1.side.4",
-        "the logits, where the map is decided: mean |Δ| 6e-4 alone in INT8, for 0.01 % of the operations",
+        "the logits, where the map is decided: mean |Δ| 1e-3 alone in INT8, for 0.01 % of the operations",
     ),
 )
 

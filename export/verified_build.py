@@ -18,7 +18,7 @@ from gconet.bench.latency_run import row_document
 from gconet.bench.latency_tables import latency_table
 from gconet.bench.parity import measure_parity, parity_document, parity_table
 from gconet.bench.peers import PeerRequest
-from gconet.bench.photo_groups import extend_photos, group_inputs, read_photos
+from gconet.bench.photo_groups import extend_photos, group_inputs, read_group
 from gconet.bench.timing import BRIEF
 from gconet.bench.tolerances import tolerance
 from gconet.engines.bundle_writer import check_output, describe_files, staged_bundle, write_manifest
@@ -110,7 +110,7 @@ def build(request: BuildRequest, report: Report) -> Manifest:
             passed = manifest.parity["passed"]
             if not passed:
                 outside = f"{spec.precision} is outside the tolerance for this checkpoint"
-                report("", f"{outside} ({manifest.parity['tolerance']})")
+                report("", f"{outside}; limits: {tolerance(target.name, spec.precision)}")
             if passed or (request.allow_parity_failure and spec is specs[-1]):
                 if not passed:
                     manifest = dataclasses.replace(manifest, parity={**manifest.parity, "allowed": True})
@@ -197,7 +197,7 @@ def _measure_parity(checkpoint: Checkpoint, manifest: Manifest, folder: Path, re
             progress.set_description(text)
             progress.update()
 
-        rows = measure_parity(session, manifest, checkpoint.network(), read_photos(None), step)
+        rows = measure_parity(session, manifest, checkpoint.network(), read_group(None), step)
     report("parity", f"against eager PyTorch fp32, on photos\n{parity_table(rows)}")
     limits = tolerance(manifest.target, manifest.precision)
     return dataclasses.replace(manifest, parity=parity_document(rows, limits))
@@ -210,7 +210,7 @@ def _measure_graph(
     network = graph_network(checkpoint, spec.precision, target, request.calibration)
     if network is None:
         return {}
-    inputs = to_input(extend_photos(read_photos(None), max(GROUP_SIZES)), checkpoint.info.preprocessing)
+    inputs = to_input(extend_photos(read_group(None), max(GROUP_SIZES)), checkpoint.info.preprocessing)
     rows = measure_typed_parity(checkpoint.network(), network, spec.precision, inputs)
     report(
         "", f"its graph in {spec.precision} on this CPU, against eager PyTorch fp32, on photos\n{parity_table(rows)}"
@@ -229,7 +229,7 @@ def _measure_latency(manifest: Manifest, folder: Path, request: BuildRequest, re
     bundle = open_bundle(folder)
     engine = dataclasses.replace(bundle_contender(bundle, None), engine=request.out.name.removesuffix(".gconet"))
     eager = eager_contender(bundle, PeerRequest(manifest, request.checkpoint, None, folder))
-    inputs = group_inputs(read_photos(None), [group], manifest.preprocessing)
+    inputs = group_inputs(read_group(None), [group], manifest.preprocessing)
     steps = BRIEF.at_most + LATENCY_ROUNDS
     with tqdm(total=steps, desc="latency", unit="round", disable=None, leave=False) as progress:
         rows = measure_latency([engine, eager], inputs, LATENCY_ROUNDS, BRIEF, progress)
