@@ -26,7 +26,7 @@ from gconet.export.equalise import equalise
 from gconet.export.inference import InferenceNetwork
 from gconet.export.operators import OPSET
 from gconet.export.precision import TYPES, islands, narrow
-from gconet.export.quantisation_islands import int8_layers
+from gconet.export.quantisation_islands import planned_int8
 from gconet.export.quantisation_plan import LayerPlan, plan_layers
 from gconet.export.to_onnx import export_network
 from gconet.runtime.preprocess import FloatArray
@@ -86,7 +86,7 @@ def calibrate(
 def quantise(source: Quantisable, layers: Collection[str] | None = None) -> onnx.ModelProto:
     """The graph with some layers in INT8, None for all but the islands; the others stay in float."""
     graph = copy.deepcopy(source.graph)
-    chosen = int8_layers(source.plans) if layers is None else layers
+    chosen = planned_int8(source.plans) if layers is None else layers
     plans = {name: plan for name, plan in source.plans.items() if name in chosen}
     if not plans:
         return graph

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gconet.export.inference import InferenceNetwork
 from gconet.export.precision import InFloat32
-from gconet.export.quantisation_islands import int8_layers
+from gconet.export.quantisation_islands import planned_int8
 from gconet.export.quantisation_plan import SIGNED_LEVELS, UNSIGNED_LEVELS, LayerPlan
 
 
@@ -49,7 +49,7 @@ def round_convolutions(
     network, plans : of `calibrate`.
     layers : names of `plans`.
     """
-    for name in int8_layers(plans) if layers is None else layers:
+    for name in planned_int8(plans) if layers is None else layers:
         layer = network.get_submodule(name)
         if isinstance(layer, InFloat32):
             layer = layer.layer

@@ -27,7 +27,7 @@ from gconet.export import build_engine
 from gconet.export.audit import audit_graph
 from gconet.export.calibration import read_calibration
 from gconet.export.graphs import FLOATS_OF_INT8, make_graph
-from gconet.export.quantisation_islands import int8_layers
+from gconet.export.quantisation_islands import planned_int8
 from gconet.export.quantisation_plan import LayerPlan, half_not_below
 from gconet.export.quantise import Quantisable, calibrate, layer_of, prepare, quantise
 from gconet.export.rounded_convolutions import RoundedConvolution, round_convolutions
@@ -82,7 +82,7 @@ def test_everything_is_int8_or_half_but_the_float32_islands(graph: onnx.ModelPro
     layers = {name.rpartition(".")[0].removesuffix(".layer") for name in floats if name.endswith((".weight", ".bias"))}
     assert layers == FLOAT32_ISLANDS
     rounded = [name for name in initialisers if name.endswith(".weight_quantized")]
-    assert len(rounded) == len(int8_layers(source.plans)) > 30
+    assert len(rounded) == len(planned_int8(source.plans)) == 26
     for node in graph.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             assert initialisers[node.input[1]].data_type == TensorProto.FLOAT16
@@ -90,7 +90,7 @@ def test_everything_is_int8_or_half_but_the_float32_islands(graph: onnx.ModelPro
             assert not numpy_helper.to_array(initialisers[node.input[2]]).any()
     operations = audit_graph(graph).operations
     assert set(operations) == {"int8", "fp16", "fp32"}
-    assert operations["int8"] / sum(operations.values()) > 0.99
+    assert operations["int8"] / sum(operations.values()) > 0.9  # conv5 is in half
 
 
 def test_operators_of_the_domain_survive_at_an_opset_that_has_half_steps(graph: onnx.ModelProto) -> None:
@@ -152,7 +152,7 @@ def test_the_rounded_network_is_what_the_graph_computes(
     exact = eager_maps(tiny_network, groups[0])
     network, plans = calibrate(tiny_network, groups, unsigned=False, floats="fp16")
     layers = ("encoder.conv1.conv1_1", "encoder.conv5.conv5_3", "decoder.levels.2.fuse.0", "decoder.levels.1.side.4")
-    for chosen in (*((layer,) for layer in layers), int8_layers(plans)):
+    for chosen in (*((layer,) for layer in layers), planned_int8(plans)):
         rounded = copy.deepcopy(network)
         round_convolutions(rounded, plans, chosen)
         accumulate_widely(rounded)
@@ -182,15 +182,17 @@ def test_a_rounded_convolution_is_its_definition() -> None:
 
 @pytest.mark.slow
 def test_the_shipped_weights_keep_their_maps_in_the_graphs_arithmetic(example_photos: list[Photo]) -> None:
+    """In groups of three: of one photo the network is so undecided at half the size that CPUs' roundings differ."""
     checkpoint = read_checkpoint(SHIPPED)
     info = dataclasses.replace(checkpoint.info, preprocessing=Preprocessing(112))  # a quarter of the time
     checkpoint = dataclasses.replace(checkpoint, info=info)
     network = graph_network(checkpoint, "int8", get_target("tensorrt-rtx"), None)
     assert network is not None
-    inputs = to_input(example_photos[::7], checkpoint.info.preprocessing)
-    rows = measure_typed_parity(checkpoint.network(), network, "int8", inputs, [1, 3])
-    assert all(row.passed for row in rows), rows
-    assert rows[0].mean_abs > 1e-5
+    for start in range(0, len(example_photos), 5):  # of each kind
+        inputs = to_input(example_photos[start : start + 3], checkpoint.info.preprocessing)
+        (row,) = measure_typed_parity(checkpoint.network(), network, "int8", inputs, [3])
+        assert row.passed, row
+        assert row.mean_abs > 1e-5
 
 
 # Plans
@@ -202,7 +204,7 @@ def test_plans_build_without_a_gpu(capability: str, graph: onnx.ModelProto, tmp_
     spec = EngineSpec("int8", 4, (capability,), ONE_PROFILE)
     get_target("tensorrt-rtx").build(graph, spec, tmp_path)
     shares = plan_facts(tmp_path)["audit"]["shares"]
-    assert shares["Int8"] > 0.99
+    assert shares["Int8"] > 0.9
     assert set(shares) == {"Int8", "Half", "Float"}
     assert shares["Float"] < 0.005  # at full width a ten-thousandth
 

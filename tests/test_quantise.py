@@ -23,7 +23,7 @@ from gconet.export.audit import audit_graph
 from gconet.export.calibration import read_calibration
 from gconet.export.graphs import TAKES_UNSIGNED, make_graph
 from gconet.export.inference import InferenceNetwork
-from gconet.export.quantisation_islands import ISLANDS, int8_layers
+from gconet.export.quantisation_islands import ISLANDS, int8_layers, planned_int8
 from gconet.export.quantisation_plan import (
     HEAD_ROOM,
     PEAK_QUANTILE,
@@ -221,7 +221,8 @@ def test_every_island_has_a_reason_and_matches_a_layer(unsigned: Quantisable) ->
         assert any(figure.isdigit() for figure in island.reason), "a reason without a figure is folklore"
         matched = {layer for layer in unsigned.plans if fnmatchcase(layer, island.pattern)}
         assert matched
-        assert not matched & set(int8_layers(unsigned.plans))
+        assert not matched & set(int8_layers(unsigned.plans, signed=True))
+        assert bool(matched & set(planned_int8(unsigned.plans))) == island.signed
 
 
 def test_signed_graphs_have_no_unsigned_integer_and_no_offset(signed: Quantisable, unsigned: Quantisable) -> None:
