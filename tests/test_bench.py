@@ -13,7 +13,7 @@ from conftest import TINY
 
 from gconet.bench import latency, parity
 from gconet.bench.parity import compare, measure_parity
-from gconet.bench.photo_groups import extend_photos
+from gconet.bench.photo_groups import EXAMPLES, extend_photos, find_group, read_group
 from gconet.bench.reference import eager_maps, reference_network
 from gconet.bench.tolerances import TOLERANCES, Tolerance, tolerance
 from gconet.engines.registry import TARGETS, get_target
@@ -21,6 +21,7 @@ from gconet.export import typed_parity
 from gconet.runtime.bundle import open_bundle
 from gconet.runtime.command_line import run
 from gconet.runtime.errors import CheckpointError, UsageError
+from gconet.runtime.photos import read_photo
 from gconet.runtime.preprocess import Photo
 from gconet.runtime.session import SESSIONS, open_session
 from gconet.train.checkpoint import random_checkpoint
@@ -94,6 +95,17 @@ def test_too_few_photos_come_again_in_other_positions(example_photos: list[Photo
     assert len(group) == 7
     assert np.array_equal(group[2], example_photos[0][:, ::-1])
     assert not any(np.array_equal(group[0], other) for other in group[1:])
+
+
+def test_engines_are_compared_on_photos_of_one_group_the_largest(tmp_path: Path) -> None:
+    assert {photo.parent for photo in find_group(None)} == {EXAMPLES / "apple"}  # of groups alike, the first
+    cars = sorted((EXAMPLES / "car").glob("*.jpg"))
+    for name, photos in {"a few": cars[:2], "most": cars[2:], "one": cars[:1]}.items():
+        (tmp_path / name).mkdir()
+        for photo in photos:
+            (tmp_path / name / photo.name).symlink_to(photo)
+    assert [photo.name for photo in find_group(tmp_path)] == [photo.name for photo in cars[2:]]
+    assert np.array_equal(read_group(tmp_path)[0], read_photo(cars[2]))
 
 
 def test_reference_wants_the_checkpoint_the_bundle_was_built_from(tiny_bundle: BundleMaker, tmp_path: Path) -> None:
